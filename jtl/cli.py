@@ -166,7 +166,9 @@ def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str 
         if value is not None:
             raise Mistake(f"--{name} {value!r} is for {OWN}; a recipe is evaluated on its own test set")
     made, variables, step = _restore(run, recipe)
-    with _mistakes(FileNotFoundError):
+    from jtl.pretrained.folded import unadvised
+
+    with _mistakes(FileNotFoundError), unadvised():
         found = made.evaluate(variables)
     print(f"{run}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
     return 0
@@ -192,7 +194,9 @@ def _predict(
     if csv is not None or file is not None:
         raise Mistake(f"--{'file' if csv is None else 'csv'} is for {OWN}")
     made, variables, _ = _restore(run, recipe)
-    with _mistakes(FileNotFoundError):
+    from jtl.pretrained.folded import unadvised
+
+    with _mistakes(FileNotFoundError), unadvised():
         network = made.network()
     if not network.classes:
         raise Mistake("this recipe learns classes that are new in each task, so it cannot classify a single image")
@@ -247,10 +251,12 @@ def _restore(checkpoint: Path, code: Path | None = None) -> tuple[Any, Any, int]
     A recipe file that the checkpoint names is not run, because somebody else may have written it; the user must name it
     as `code`.
     """
+    from jtl.command.runs import refuse_no_run
     from jtl.command.saved_network import chosen
     from jtl.train import Checkpoints
 
     with _mistakes(FileNotFoundError, ValueError):
+        refuse_no_run(checkpoint)
         saved = Checkpoints(checkpoint)
         step = "newest" if saved.best() is None else "best"
         words = shlex.split(saved.about(step=step)["recipe"])

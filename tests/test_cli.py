@@ -162,6 +162,11 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
     said = capsys.readouterr().err
     assert "give a smaller --batch, or --size for images, if the command has them, or set JAX" in said
     assert "jax says: RESOURCE_EXHAUSTED: Out" in said
+    monkeypatch.setattr(cli.actions, "saved", lambda run: np.zeros((1 << 20, 1 << 20, 1 << 10)))  # 8 petabytes
+    assert cli.main(["eval", "run"]) == 2
+    said = capsys.readouterr().err
+    assert "the machine has too little memory: give fewer examples" in said
+    assert "the error says: Unable to allocate" in said
     for error, told in ((kind("do this"), True), (RuntimeError("jax's own"), False), (ModuleNotFoundError("x"), False)):
         for name in ("export", "saved"):
             monkeypatch.setattr(cli.actions, name, failing(error))
@@ -328,3 +333,9 @@ def test_a_checkpoint_of_no_recipe_is_refused(run, tmp_path, capsys):
     saved.wait()
     assert cli.main(["eval", str(tmp_path / "own")]) == 2
     assert "was not written by a recipe" in capsys.readouterr().err
+
+
+def test_a_text_of_several_lines_is_predicted_in_one(capsys):
+    """A reader of the output takes each line as an example, as in `jtl predict RUN films.csv | wc -l`."""
+    cli.actions.ranked(["good\r\nand\nlong", "bad"], np.eye(2), ("yes", "no"), top=1)
+    assert capsys.readouterr().out == "good and long: yes (100.0 %)\nbad: no (100.0 %)\n"

@@ -98,6 +98,7 @@ def sweep(
       ValueError: for a command that cannot be swept, an unknown ranking, or if all runs failed.
     """
     from jtl.command import sweep
+    from jtl.command.grid import name_of
     from jtl.command.sweep_commands import execute, favoured, ranking
 
     found = ranking(command, grid, by)
@@ -106,6 +107,10 @@ def sweep(
     note = favoured(ranks, found) if command[0] == "adapt" else None
     failed = sweep.failures(rows)
     print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note, failed)}")
+    best = out.expanduser() / name_of(ranks[0].runs[0])
+    print(f"best run: {best}")
+    if command[0] != "train":  # only a recipe knows where it saves its networks
+        print(f"predict: {_predicting(best)} FILE...")
     for settings, why in failed:
         print(f"jtl: the run of {settings} failed: {why}", file=sys.stderr)
     return 1 if failed else 0
@@ -235,7 +240,9 @@ def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None
 
 
 def ranked(items: Sequence[Any], shares: Any, classes: Sequence[str], top: int) -> None:
-    """Prints the most probable classes of each example."""
+    """Prints the most probable classes of each example, one line each, also for a text of several lines."""
     for given, share in zip(items, shares, strict=True):
         best = sorted(range(len(share)), key=lambda i: -share[i])[:top]
-        print(f"{given}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best))
+        print(
+            f"{' '.join(str(given).splitlines())}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best)
+        )

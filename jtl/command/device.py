@@ -56,19 +56,25 @@ def number_of(batch: int, there: int, platform: str, devices: int | None = None)
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Returns whether the error says that a device, or the machine for a CPU device, ran out of memory.
+    """Returns whether the error says that a device or the machine ran out of memory.
 
     Example:
       >>> from jtl.command.device import out_of_memory
-      >>> out_of_memory(ValueError("no"))
-      False
+      >>> out_of_memory(ValueError("no")), out_of_memory(MemoryError())
+      (False, True)
     """
-    return isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
+    full = isinstance(error, jax.errors.JaxRuntimeError) and str(error).startswith("RESOURCE_EXHAUSTED")
+    return full or isinstance(error, MemoryError)
 
 
 def smaller(error: BaseException) -> str:
-    """Returns a message on how to use less memory, with the first line of jax's message."""
+    """Returns a message on how to use less memory, with the first line of the error's own."""
     first = str(error).strip().partition("\n")[0]
+    if isinstance(error, MemoryError):  # of Python or NumPy, for what a command reads at once
+        return (
+            "the machine has too little memory: give fewer examples, as a part of the table or folder, or a smaller"
+            f" --size for images, if the command has it{f'; the error says: {first}' if first else ''}"
+        )
     return (
         "the device has too little memory: give a smaller --batch, or --size for images, if the command has them, or"
         f" set JAX_PLATFORMS=cpu for the machine's own; jax says: {first}"

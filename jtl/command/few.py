@@ -135,6 +135,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, Variables(params, loaded.variables.stats)))
     shares = shares_of(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))
     result = Few(loaded, support, first, softmax(logits), query, shares, notes)
+    files.clear(settings.folder)
     save(settings.folder / "model", loaded, format="jtl")
     content = {"settings": settings.as_json(), "kind": support.kind, "classes": support.classes, "notes": notes}
     content |= {

@@ -52,9 +52,11 @@ def listed(path: Path, column: str, rows: Sequence[Row]) -> tuple[Kind, tuple[Pa
     lost = [(row.place, file) for row, file in zip(rows, files, strict=True) if not os.path.isfile(file)]
     if lost:
         shown = "".join(f"\n  {place}: {str(file)!r}" for place, file in lost[:SHOWN])
+        windows = all(os.path.isfile(str(file).replace("\\", "/")) for _, file in lost)
+        slash = ", with / in place of a backslash" if windows else ""
         raise FileNotFoundError(
             f"{len(lost)} of the {len(files)} files that {str(path)!r} names in {column!r} are not there; a path is"
-            f" relative to the table's folder, or absolute:{shown}" + "\n  ..." * (len(lost) > SHOWN)
+            f" relative to the table's folder, or absolute{slash}:{shown}" + "\n  ..." * (len(lost) > SHOWN)
         )
     kind = kind_of(files, path)
     for row, file in zip(rows, files, strict=True):

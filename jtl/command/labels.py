@@ -9,6 +9,8 @@ FEW = 20
 """Up to this many whole numbers may be classes of one example each, like the digits in one-shot learning."""
 MARKS = "|;,"
 """Possible separators of several labels in one cell."""
+MISSING = ("NA", "N/A", "#N/A", "<NA>", "n/a", "NULL", "null", "None")
+"""Labels by which R, pandas, spreadsheets and databases write that there is none; they may be names of classes too."""
 
 
 def refuse_numbers(labels: Sequence[str], path: Path) -> None:
@@ -45,6 +47,11 @@ def notes(labels: Sequence[str]) -> list[str]:
     names, found = sorted(set(labels)), []
     if both := alike(names):
         found.append(f"the classes {both[0]!r} and {both[1]!r} differ by upper and lower case alone: are they one?")
+    if lost := [label for label in labels if label in MISSING]:
+        found.append(
+            f"{len(lost)} of {len(labels)} labels are {lost[0]!r}, as a missing label is written, and are a class: if"
+            " they are missing, remove these rows"
+        )
     numbers = _numbers(names)
     if numbers is not None and _fractions(numbers):
         found.append(

@@ -14,6 +14,7 @@ from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import IMAGENET, Preprocessing, transform
+from jtl.pretrained.folded import unadvised
 from jtl.pretrained.inspect import UNTOLD, exact
 from jtl.pretrained.load import POSITION, Pretrained, load
 from jtl.pretrained.recognise import described
@@ -155,7 +156,8 @@ def pretrained(
       ValueError: if no network or several fit the file, the network takes inputs of another kind, or a parameter holds
         NaN or infinity, which maximum pooling and thresholds may hide from all later checks.
     """
-    loaded = _loaded(weights, classes, arch, kind, key, size, hint)
+    with unadvised():  # the commands that train keep folded statistics, and note it
+        loaded = _loaded(weights, classes, arch, kind, key, size, hint)
     for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             raise ValueError(f"{weights!r} holds NaN or infinity in {path.partition('/')[2]!r}: give other weights")

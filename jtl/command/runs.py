@@ -2,7 +2,10 @@
 
 from pathlib import Path
 
-from jtl.command.settings import read
+from jtl.command.settings import DONE, read
+
+SHOWN = 5
+"""The most runs that a message lists."""
 
 
 def saved(run: Path) -> Path | None:
@@ -32,6 +35,25 @@ def saved(run: Path) -> Path | None:
         )
     weights = (run / "model.safetensors").is_file() or holds(run)
     return run if weights and (run / "config.json").is_file() else None
+
+
+def refuse_no_run(place: Path) -> None:
+    """Refuses a path that holds no checkpoints itself, such as the folder of several runs, or a file of a run.
+
+    Raises:
+      FileNotFoundError: naming the runs within the folder, or the run that it belongs to.
+    """
+    from jtl.weights.formats.orbax import holds, newest
+
+    place = place.expanduser()
+    if holds(place):
+        return
+    part = place.is_file() or newest(place) is not None  # a report, or a single checkpoint
+    near = [place.parent] if part else sorted(entry for entry in place.iterdir() if entry.is_dir())
+    runs = [found for run in near for found in (run, run / "checkpoints") if holds(found) or (found / DONE).is_file()]
+    hint = f": give {' or '.join(repr(str(run)) for run in runs[:SHOWN])}{' or ...' * (len(runs) > SHOWN)}"
+    what = "a part of a run" if part and runs else "no run, no network that jtl.save wrote, and no checkpoints of a run"
+    raise FileNotFoundError(f"{str(place)!r} is {what}{hint if runs else ''}")
 
 
 def weights_of(given: str) -> str:

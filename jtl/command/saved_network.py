@@ -15,6 +15,7 @@ from jtl.command.settings import read
 from jtl.model import Variables
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
+from jtl.pretrained.folded import unadvised
 from jtl.pretrained.load import Pretrained, load
 from jtl.train.checkpoint.checkpoints import Checkpoints
 
@@ -39,6 +40,7 @@ def opened(folder: Path) -> tuple[Pretrained, str]:
     return loaded, "images"
 
 
+@unadvised()  # nothing is trained further
 def whole(folder: Path) -> Pretrained:
     """Loads a saved network; from a run's checkpoints the best one, or the newest if none was scored.
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,6 +21,8 @@ DONE, BEGUN = "run.json", "settings.json"
 """A run's file of settings and results, and its file of settings alone, which is written when training begins."""
 CHECKPOINTS = ("checkpoints", "source/checkpoints")
 """The folders from which a killed run resumes."""
+RECORDS = ("metrics.jsonl", "source/metrics.jsonl")
+"""The files to which training adds a line at each step."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class Settings(RunSettings):
       steps: training steps after the head is fitted; None: ten epochs, but at least 50 steps.
       batch: examples per step.
       learning_rate: the peak for ways "last" and "all".
-      find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`) instead of `learning_rate`.
+      find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`, on one device) instead of
+        `learning_rate`.
       patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
         ten to twenty evaluations in a run, and one per step if it has fewer steps.
       balanced: weight classes by the inverse of their frequency.
@@ -136,7 +140,36 @@ def begin(settings: Any, saver: Any, free: Sequence[str] = ("out", "steps", "dev
     """
     with saver.claimed():
         refuse_another(settings, free)
+        _forget(settings.folder)
         _write(settings.folder / BEGUN, {"settings": settings.as_json()})
+
+
+def clear(folder: Path) -> None:
+    """Removes what a run left that was killed before its first checkpoint, for a run that trains nothing.
+
+    Raises:
+      NotClaimed: a RuntimeError, if that run is not killed and trains there.
+    """
+    from jtl.train.checkpoint.claim import claimed
+
+    with ExitStack() as stack:
+        for place in CHECKPOINTS:
+            if (folder / place).is_dir():
+                stack.enter_context(claimed(folder / place))
+        _forget(folder)
+
+
+def _forget(folder: Path) -> None:
+    """Removes the settings, records and network's description of a run without checkpoints, which nothing resumes."""
+    from jtl.train.checkpoint.claim import NAME as LOCK
+    from jtl.weights.formats.orbax import newest
+
+    if not (folder / BEGUN).is_file() or any(newest(folder / place) for place in CHECKPOINTS):
+        return
+    described = [file for place in CHECKPOINTS for file in (folder / place).glob("*") if file.is_file()]
+    for file in (*described, *(folder / name for name in (*RECORDS, BEGUN))):
+        if file.name != LOCK:
+            file.unlink(missing_ok=True)
 
 
 def _write(file: Path, content: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ from jtl.command.settings import writable
 from jtl.command.written import write_table, write_whole
 from jtl.report import Table, show
 from jtl.report.bars import bars
-from jtl.report.page import Page
+from jtl.report.page import Links, Page
 from jtl.train.loop import NonFiniteLoss
 
 Execute = Callable[[list[str]], dict[str, float]]
@@ -31,6 +31,7 @@ class Rank(NamedTuple):
       numbers: the mean of every number over these seeds.
       seconds: the mean duration of a run.
       failed: how many runs failed.
+      runs: the settings, with the seed, of the runs that finished, the best first.
     """
 
     settings: Point
@@ -38,6 +39,7 @@ class Rank(NamedTuple):
     numbers: dict[str, float]
     seconds: float
     failed: int = 0
+    runs: tuple[Point, ...] = ()
 
     @property
     def mean(self) -> float:
@@ -153,11 +155,14 @@ def ranked(rows: Sequence[Mapping[str, Any]], by: str, low: bool = False) -> lis
         raise ValueError(f"all {len(rows)} runs of the sweep failed:\n{lines}")
     found = []
     for settings, own in groups.items():
-        finished = [row["numbers"] for row in own if failure(row) is None]
+        held = [row for row in own if failure(row) is None]
+        finished = [row["numbers"] for row in held]
         names = [name for name in (finished or whole)[0] if all(name in numbers for numbers in finished)]
         numbers = {n: float(np.mean([one[n] for one in finished])) if finished else float("nan") for n in names}
         values, failed = tuple(float(one[by]) for one in finished), len(failures(own))
-        found.append(Rank(dict(settings), values, numbers, float(np.mean([row["seconds"] for row in own])), failed))
+        order = np.argsort(values if low else np.negative(values), kind="stable")  # NaN comes last
+        runs, seconds = tuple(held[i]["settings"] for i in order), float(np.mean([row["seconds"] for row in own]))
+        found.append(Rank(dict(settings), values, numbers, seconds, failed, runs))
     if all(np.isnan(rank.mean) for rank in found):
         raise ValueError(f"--by {by!r}: it is no number (NaN) in any setting, so nothing can be ranked by it")
     # Settings with failures come last, and NaN after these, because NaN has no place in an order.
@@ -199,10 +204,17 @@ def write(
         print(note)
     page = Page(f"Sweep of jtl {shlex.join(command)}")
     page.say(f"Best: {ranks[0].name}", "big")
+    runs = list(ranks[0].runs)
+    if runs:
+        page.say(f"Its {'best run' if len(runs) > 1 else 'run'}: the folder {name_of(runs[0])}")
     page.say(title, "note" if "ORACLE" in by else "")
     if note is not None:
         page.say(note, "note")
-    page.table(columns, rows)
+    links = [_reports(rank, out) for rank in ranks]
+    if any(cell.files for cell in links):
+        page.table((*columns, "reports"), [(*row, cell) for row, cell in zip(rows, links, strict=True)])
+    else:  # of a recipe, which writes none
+        page.table(columns, rows)
     page.figure(
         lambda path: bars({r.name: (r.mean, r.half) for r in ranks if not np.isnan(r.mean)}, path, xlabel=by),
         f"{by} of each setting, the best above",
@@ -211,3 +223,13 @@ def write(
         page.heading("Runs that failed")
         page.table(("settings", "why"), failed)
     return page.write(out / "sweep.html")
+
+
+def _reports(rank: Rank, out: Path) -> Links:
+    """Returns links to the reports of the runs, the best first, named by the seed if the grid has one."""
+    found = []
+    for run in rank.runs:
+        file = Path(name_of(run), "report.html")
+        if (out / file).is_file():
+            found.append((f"seed {run['seed']}" if "seed" in run else "report", file.as_posix()))
+    return Links(tuple(found))

@@ -149,6 +149,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         loaded = loaded._replace(variables=start)
         data, objective, trained = _training(rows, loaded, inputs, train)
         if settings.find_rate:
+            if spread.size > 1:  # so that a run which resumes on another number of devices finds the same rate
+                say(f"range test of the learning rate: one device, with all {rows.batch} examples of a batch")
             key = rng.stream(jax.random.key(settings.seed), "rate")
             rates = lr_find(objective, start, data, key=key, optimizer=_optimizer, trainable=trained, clip=CLIP)
             if rates.tenth is None:
@@ -171,6 +173,8 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
     else:
         judged = "training and validation examples, each by a head that was fitted without its fold"
         validation = scored(head.logits, head.examples.labels, train.classes)
+    if spread is None:
+        files.clear(settings.folder)
     save(settings.folder / "model", loaded, format="jtl")
     content = {
         "settings": settings.as_json(),

@@ -1,6 +1,6 @@
 """Class folders of images: `root/ants/1.jpg`, `root/bees/2.jpg`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -138,8 +138,7 @@ def scan(
         if not inside and expected is None:
             raise ValueError(f"class folder {str(places[name])!r} is empty")
         for file in inside:
-            if file.is_symlink() and not file.exists():
-                raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")
+            _refuse_lost(file)
             if file.is_dir():
                 raise ValueError(
                     f"{str(file)!r} is a folder within the class folder {str(places[name])!r}: move its {what}s up, or"
@@ -154,14 +153,36 @@ def scan(
 
 
 def inside(place: Path, suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """The files with these suffixes in a folder and its subfolders, in order, without those that `scan` skips."""
-    return [file for file in below(place) if file.suffix.lower() in suffixes]
+    """The files with these suffixes in a folder and its subfolders, in order, without those that `scan` skips.
+
+    Raises:
+      ValueError: for such a link to a file that is not there.
+    """
+    found = [file for file in below(place) if file.suffix.lower() in suffixes]
+    for file in found:
+        _refuse_lost(file)
+    return found
 
 
 def below(place: Path) -> list[Path]:
-    """The files in a folder and its subfolders, in order, without those that `scan` skips."""
-    found = sorted(file for file in place.rglob("*") if file.is_file())
-    return [file for file in found if all(_seen(part) for part in file.relative_to(place).parts)]
+    """The files in a folder and its subfolders, also linked ones, in order, without those that `scan` skips."""
+    return sorted(_below(place, ()))
+
+
+def _below(place: Path, above: tuple[Path, ...]) -> Iterator[Path]:
+    here = place.resolve()
+    if here in above:  # a link to a folder that holds it
+        return
+    for entry in visible(place):
+        if entry.is_dir():
+            yield from _below(entry, (*above, here))
+        elif entry.is_file() or entry.is_symlink():
+            yield entry
+
+
+def _refuse_lost(file: Path) -> None:
+    if file.is_symlink() and not file.exists():
+        raise ValueError(f"{str(file)!r} is a link to {str(file.readlink())!r}, which is not there")
 
 
 def visible(place: Path) -> list[Path]:

@@ -1,9 +1,17 @@
 """Detects weights whose batch normalisation was folded into the convolutions before it."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
 import numpy as np
 
 from jtl.model import Variables
 from jtl.params import flatten
+
+_ADVISED = ContextVar("advised", default=True)
 
 
 def folded(variables: Variables) -> bool:
@@ -20,3 +28,29 @@ def folded(variables: Variables) -> bool:
     if own and all(np.ptp(np.asarray(leaf)) == 0 for leaf in own):
         return False
     return bool(means) and all((m == 0).all() for m in means) and all((np.ptp(v) < 1e-6) for v in spreads)
+
+
+def advise(source: Any, variables: Variables) -> None:
+    """Warns in the log "jtl.load" that training must keep the statistics, if batch normalisation was folded.
+
+    Args:
+      source: what was loaded, for the message.
+      variables: the loaded variables.
+    """
+    if _ADVISED.get() and folded(variables):
+        logging.getLogger("jtl.load").warning(
+            "%s: batch normalisation was folded into the convolutions, so running statistics say nothing; train with"
+            " jtl.finetune(..., frozen_stats=True), or with another objective train no parameter of a normalisation,"
+            " because the statistics of a batch would undo the pretraining (the commands do so)",
+            source,
+        )
+
+
+@contextmanager
+def unadvised() -> Iterator[None]:
+    """While entered, `advise` is silent: the caller trains nothing, or keeps the statistics itself."""
+    before = _ADVISED.set(False)
+    try:
+        yield
+    finally:
+        _ADVISED.reset(before)

@@ -13,7 +13,7 @@ from jtl.paths import local
 from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
-from jtl.pretrained.recognise import beginnings, described, recognise
+from jtl.pretrained.recognise import beginnings, common_prefixes, described, recognise
 from jtl.pretrained.wrappers import unwrapped
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
@@ -106,12 +106,13 @@ def _plain(name: str) -> str:
 
 
 def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
-    found = fits(path, tensors)
+    word, found = _fits_within(path, tensors)
     if not found:
         most = beginnings(list(tensors)).most_common(1)
         told = [f"{count} begin with {show(word)}, and prefix={show(word)} leaves that out." for word, count in most]
         return [" ".join(["No family of jtl has these names.", *told])]
     also = "".join(f", {option}={value!r}" for option, value in asked.items() if value)
+    begin = [f"All names begin with {show(word)}, which jtl.load leaves out."] if word else []
     best = found[0]
     family = f"{best.family}, by the names of {best.naming}"
     network = f", {best.name}" if best.name else " of its config.json"
@@ -120,12 +121,12 @@ def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> l
         arch = f", arch={best.name!r}" if best.name else ""
         twins = ", ".join(fit.name for fit in found[1:] if fit.mismatched == fit.absent == 0)
         more = [f"They fit {twins} too, which differs in {UNTOLD}."]
-        return [f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})", *(more if twins else [])]
+        return [*begin, f"All {told}, and fit it: jtl.load({str(path)!r}{arch}{also})", *(more if twins else [])]
     said = [told]
     if best.mismatched is not None and best.absent is not None:
         said.append(f"{best.mismatched} have another shape than there, {best.absent} of its parameters are absent")
     others = dict.fromkeys(f.name or f.family for f in found[1:4])
-    return ["; ".join(said), *([f"Next: {', '.join(others)}"] if others else [])]
+    return [*begin, "; ".join(said), *([f"Next: {', '.join(others)}"] if others else [])]
 
 
 def fits(path: Path, tensors: Tensors) -> list[Fit]:
@@ -163,7 +164,19 @@ def exact(path: Path, tensors: Tensors) -> list[Fit]:
 
     Two of them give different results: activations, epsilons, padding and preprocessing have no parameters.
     """
-    return [fit for fit in fits(path, tensors) if fit.mismatched == fit.absent == 0]
+    return [fit for fit in _fits_within(path, tensors)[1] if fit.mismatched == fit.absent == 0]
+
+
+def _fits_within(path: Path, tensors: Tensors) -> tuple[str, list[Fit]]:
+    """Returns `fits` after the prefix of all names, mostly "", that leaves most names of a network, and this prefix."""
+    best: tuple[int, str, list[Fit]] = (-1, "", [])
+    for prefix in common_prefixes(tensors):
+        found = fits(path, tensors.under(prefix))
+        named = max((fit.named for fit in found), default=0)
+        best = max(best, (named, prefix, found), key=lambda one: one[0])
+        if named == len(tensors):
+            break  # no other prefix can leave more
+    return best[1:]
 
 
 def distinct(fits: Sequence[Fit]) -> list[Fit]:

@@ -1,6 +1,5 @@
 """Loads pretrained weights."""
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,7 +22,7 @@ from jtl.preprocess.tokenizer_files import Vocabulary, vocabulary
 from jtl.pretrained.arguments import check_arguments
 from jtl.pretrained.channels import rechannelled, repeat_channels, same_scale
 from jtl.pretrained.depth import check_depth
-from jtl.pretrained.folded import folded
+from jtl.pretrained.folded import advise
 from jtl.pretrained.head import head_of, read_of, with_reads
 from jtl.pretrained.init_missing import drawn
 from jtl.pretrained.outline import outline
@@ -41,7 +40,7 @@ from jtl.pretrained.recognise import (
 from jtl.pretrained.sharded import Where, places, put
 from jtl.pretrained.spare import spare
 from jtl.pretrained.truncate import shortened
-from jtl.pretrained.wrappers import unwrapped
+from jtl.pretrained.wrappers import without_prefix
 from jtl.typing import Key
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
@@ -140,7 +139,7 @@ def load(
         "ema/state_dict".
       prefix: the prefix of the names of the network's tensors, such as "model." in a LightningModule's checkpoint;
         other tensors are unused. Prefixes of wrappers (`_orig_mod.`, `_fsdp_wrapped_module.`, `module.`) may be
-        omitted.
+        omitted, and so may one that all tensors have, which the log "jtl.load" then names.
       reinit: regexes on paths of parameters that are re-initialised.
       unused: regexes on names of tensors in the file that are not read.
       dtype: the type of the parameters, whatever the file's.
@@ -184,7 +183,7 @@ def load(
     described = family.complete(found.entries)
     check_depth(family, described, len(tensors))
     named = tables(family, described)
-    tensors = unwrapped(tensors, [rule for table in named.values() for rule in table])
+    tensors = without_prefix(tensors, [rule for table in named.values() for rule in table], source)
     left = matching(unused, tensors, "unused", "tensors of the file")
     kept = [name for name in tensors if name not in left]
     refuse_adapted(path, kept)
@@ -238,13 +237,8 @@ def load(
     leaves = flatten(tree)
     tree = unflatten(leaves | drawn(key, backbone, head, family.example(config), report.reinit, final, where))
     variables = Variables({"backbone": tree["backbone"], "head": tree.get("head", {})}, tree.get("stats", {}))
-    if where is None and folded(variables):
-        logging.getLogger("jtl.load").warning(
-            "%s: batch normalisation was folded into the convolutions, so running statistics say nothing; train with"
-            " jtl.finetune(..., frozen_stats=True), or with another objective train no parameter of a normalisation,"
-            " because the statistics of a batch would undo the pretraining (the commands do so)",
-            source,
-        )
+    if where is None:
+        advise(source, variables)
     tokenizer = vocabulary(path) if path.is_dir() else None
     return Pretrained(backbone, head, variables, images, labels, config, kind, report, tokenizer)
 

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -300,6 +300,28 @@ def prefix_of(names: Sequence[str], table: Sequence[Rule]) -> str | None:
     }
     best = max(found, key=found.__getitem__, default="")
     return best if best and 2 * found[best] >= begun[best] else None
+
+
+def common_prefix(names: Collection[str], table: Sequence[Rule]) -> str:
+    """Returns the prefix of all names, such as "module.", after which most have a rule; "" if as many have one with it.
+
+    Example:
+      >>> from jtl.pretrained.recognise import common_prefix
+      >>> from jtl.weights.mapping.rules import Rule
+      >>> common_prefix(["net.w", "net.b"], [Rule("w", "kernel"), Rule("b", "bias")])
+      'net.'
+    """
+    found, rules = common_prefixes(names), Rules(table)
+    if len(found) == 1:
+        return ""
+    return max(found, key=lambda prefix: rules.known(name.removeprefix(prefix) for name in names))
+
+
+def common_prefixes(names: Collection[str]) -> list[str]:
+    """Returns "" and the prefixes of all names, such as "module." and "module.net.", the shortest first."""
+    first = min(names, default="")
+    words = [first[: dot.end()] for dot in islice(re.finditer(r"\.", first), DEPTH)]
+    return ["", *(word for word in words if all(name.startswith(word) for name in names))]
 
 
 def beginnings(names: Sequence[str]) -> Counter[str]:

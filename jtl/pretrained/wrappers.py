@@ -1,8 +1,11 @@
-"""Removes from tensor names what module wrappers add: `torch.compile`, FSDP, DataParallel."""
+"""Removes from tensor names what module wrappers add: `torch.compile`, FSDP, DataParallel, a trainer's module."""
 
+import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
+from jtl.pretrained.recognise import common_prefix
 from jtl.weights.formats.errors import WeightNameError, show
 from jtl.weights.formats.lazy_tensors import Tensors
 from jtl.weights.mapping.rules import Rule, Rules
@@ -32,6 +35,28 @@ def unwrapped(tensors: Tensors, table: Sequence[Rule] = ()) -> Tensors:
     if len(plain) < len(tensors) or rules.known(plain) <= rules.known(tensors):
         return tensors
     return _without(tensors, _MODULE)
+
+
+def without_prefix(tensors: Tensors, table: Sequence[Rule], source: Any) -> Tensors:
+    """Returns the tensors as `unwrapped` does, and without a prefix of all names if more then match the table.
+
+    Such a prefix, as "model." or "net.", is the name of the network within the module that was saved. A warning in the
+    log "jtl.load" names it.
+
+    Args:
+      tensors: the tensors of a file.
+      table: the rules of the expected names.
+      source: what is loaded, for the message.
+
+    Raises:
+      WeightNameError: if two tensors would get the same name.
+    """
+    tensors = unwrapped(tensors, table)
+    prefix = common_prefix(tensors, table)
+    if not prefix:
+        return tensors
+    logging.getLogger("jtl.load").warning("%s: all names begin with %s, which is left out", source, show(prefix))
+    return unwrapped(tensors.under(prefix), table)
 
 
 def _without(tensors: Tensors, words: re.Pattern[str]) -> Tensors:

@@ -2,12 +2,14 @@
 
 import base64
 import html
+import os
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import jax
 import numpy as np
@@ -45,6 +47,16 @@ HEARD = 1 << 20
 """The most bytes of a sound that is embedded into a page; a larger sound is shown by its name alone."""
 
 
+class Links(NamedTuple):
+    """A cell of links to files beside the page, which lead there wherever both are moved together.
+
+    Args:
+      files: pairs of the shown text and of the file, relative to the page's folder.
+    """
+
+    files: tuple[tuple[str, str], ...]
+
+
 class Page:
     """An HTML page, built section by section; all text is escaped.
 
@@ -77,13 +89,11 @@ class Page:
         self._parts.append(f"<details><summary>{html.escape(summary)}</summary>{lines}</details>" if summary else lines)
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """Adds a table; columns of numbers are right-aligned."""
+        """Adds a table, whose cells may be `Links`; columns of numbers are right-aligned."""
         numeric = [all(isinstance(row[i], NUMBERS) for row in rows) for i in range(len(columns))]
         kinds = [" class='n'" if n else "" for n in numeric]
         head = "".join(f"<th{k}>{html.escape(str(c))}</th>" for k, c in zip(kinds, columns, strict=True))
-        body = [
-            "".join(f"<td{k}>{html.escape(_shown(v))}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows
-        ]
+        body = ["".join(f"<td{k}>{_content(v)}</td>" for k, v in zip(kinds, row, strict=True)) for row in rows]
         table = f"<table><tr>{head}</tr>{''.join(f'<tr>{row}</tr>' for row in body)}</table>"
         self._parts.append(f"<div class='across'>{table}</div>")
 
@@ -206,5 +216,8 @@ def _inline(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _shown(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
+def _content(value: Any) -> str:
+    """Returns the HTML of a cell."""
+    if isinstance(value, Links):
+        return ", ".join(f"<a href='{quote(os.fsencode(file))}'>{html.escape(text)}</a>" for text, file in value.files)
+    return html.escape(f"{value:.4g}" if isinstance(value, float | np.floating) else str(value))

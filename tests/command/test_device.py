@@ -12,6 +12,7 @@ import jtl
 from jtl import cli
 from jtl.command.device import number_of, training_mesh
 from jtl.command.settings import Settings
+from jtl.command.tune import run
 
 
 @pytest.mark.parametrize(
@@ -70,6 +71,17 @@ def test_a_number_that_does_not_fit_is_refused_before_anything_is_computed(world
     assert "a batch of 8 examples" in told.err
     assert "features of" not in told.out
     assert not (world / "refused").exists()
+
+
+def test_the_range_test_of_the_rate_says_that_it_uses_one_device(world, tmp_path, monkeypatch):
+    def ended(*_, **__):
+        raise KeyError
+
+    monkeypatch.setattr("jtl.command.tune.lr_find", ended)
+    said, options = [], {"steps": 1, "batch": 8, "find_rate": True, "devices": 2}
+    with pytest.raises(KeyError):
+        run(Settings(world / "day", str(world / "net"), tmp_path, "all", **options), said.append)
+    assert said[-1] == "range test of the learning rate: one device, with all 8 examples of a batch"
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from PIL import Image
 import jtl
 from jtl import cli
 from jtl.command import source
+from jtl.command.settings import Settings, begin
 from jtl.command.splits import split
 
 COLUMNS = ("file", "label", "who")
@@ -71,6 +72,12 @@ def test_a_table_gives_the_examples_and_splits_of_the_folder(world, kind):
     assert people == tuple(who for _, _, who in rows_of(world / "photos", world))
     for part in split(source.read(table, file="file", group="who"), 0).values():
         assert len(set(part.groups or ())) < 5
+
+
+def test_paths_of_windows_are_told_as_such(world):
+    rows = [(path.replace("/", "\\"), label) for path, label, _ in rows_of(world / "photos", world)]
+    with pytest.raises(FileNotFoundError, match=r"or absolute, with / in place of a backslash:\n  line 2: '"):
+        source.read(write(world / "windows.csv", rows, COLUMNS[:2]), file="file")
 
 
 def test_absolute_paths_and_a_folder_of_tables_are_taken(world, tmp_path):
@@ -135,12 +142,15 @@ def run(world):
 
 
 def test_a_run_on_a_table_is_that_on_the_folder(world, run, tmp_path):
+    killed = Settings(world / "photos", "w", tmp_path / "folder", ways="all")
+    begin(killed, jtl.Checkpoints(tmp_path / "folder" / "checkpoints"))
     folder = jtl.finetune_files(world / "photos", world / "net", tmp_path / "folder", say=lambda line: None)
     table = jtl.finetune_files(
         world / "photos.csv", world / "net", tmp_path / "table", say=lambda line: None, file="file"
     )
     assert table.test.numbers() == folder.test.numbers()
     assert table.validation.numbers() == folder.validation.numbers()
+    assert not (tmp_path / "folder" / "settings.json").exists()  # of a run that was killed before its first checkpoint
     assert json.loads((run / "run.json").read_text())["test"] == json.loads(json.dumps(table.test.numbers()))
 
 

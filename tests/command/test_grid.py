@@ -2,6 +2,9 @@
 
 import csv
 import json
+import re
+from pathlib import Path
+from urllib.parse import unquote
 
 import jax.numpy as jnp
 import numpy as np
@@ -66,6 +69,33 @@ def test_a_run_that_fails_does_not_end_the_sweep(tmp_path, capsys):
     ]  # fmt: skip
     assert sweep.run(["train", "x"], grid, tmp_path, execute) == rows
     assert len(seen) == 3  # what diverged would diverge again
+
+
+def test_the_best_run_is_named_and_reports_are_linked_from_beside_them(tmp_path, capsys, monkeypatch):
+    """Also for a folder whose name has a meaning in addresses, and without the sweep's own folder in the link."""
+
+    def execute(recipe):
+        def run(words):
+            out = Path(words[-1])
+            out.mkdir()
+            (out / "report.html").write_text("a report")
+            return {"validation accuracy": float(words[words.index("--learning-rate") + 1]) + (out.name[-1] == "1")}
+
+        return run
+
+    monkeypatch.setattr("jtl.command.sweep_commands.execute", execute)
+    words = ["sweep", str(tmp_path / "a sweep"), "--grid", "learning_rate=0.1,0.3", "weights=50%#?", "seed=0,1"]
+    assert cli.main([*words, "--", "finetune", "photos", "--ways", "all"]) == 0
+    best = tmp_path / "a sweep" / "learning_rate=0.3-weights=50%#?-seed=1"
+    assert best.is_dir()
+    told = f"best run: {best}\npredict: jtl predict '{best}' FILE...\n"
+    assert capsys.readouterr().out.endswith(told)
+    page = (tmp_path / "a sweep" / "sweep.html").read_text()
+    assert f"the folder {best.name}<" in page
+    links = re.findall("<a href='(.*?)'>(.*?)</a>", page)
+    assert [text for _, text in links] == ["seed 1", "seed 0"] * 2
+    assert unquote(links[0][0]) == f"{best.name}/report.html"
+    assert all((tmp_path / "a sweep" / unquote(link)).is_file() and "?" not in link for link, _ in links)
 
 
 def test_a_run_without_memory_is_told_and_tried_again(tmp_path, capsys):

@@ -56,6 +56,7 @@ def test_other_numbers_than_the_classes_of_a_run_are_told_as_such(tmp_path):
         (["x, y", "y", "y, z", "z, x"], "3 of 4 labels hold ','"),
         (["0.5", "1", "1.5"] * 3, r"labels are 3 numbers, as '0\.5': each is a class.*jtl\.tasks\.regression"),
         (["Cat", "cat"], "differ by upper and lower case alone"),
+        (["1", "NA", "0", "NA"], "2 of 4 labels are 'NA', as a missing label is written, and are a class: if they are"),
     ],
 )
 def test_labels_that_may_mean_something_else_are_noted(names, told):

@@ -171,6 +171,21 @@ def test_hidden_files_are_passed_over_where_files_are_looked_for(tmp_path):
     assert [file.name for file in source.files_of([str(tmp_path)])] == ["a.png", "d.JPG"]
 
 
+def test_folders_that_are_links_are_looked_into(tmp_path):
+    """As `jtl finetune` reads them: a folder of links to class folders gave no row."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "a.png").write_bytes(b"")
+    (tmp_path / "new").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / "new" / name).symlink_to(tmp_path / "there")
+    (tmp_path / "new" / "round").symlink_to(tmp_path / "new")  # has no end
+    given = [str(tmp_path / "new")]
+    assert source.files_of(given) == [tmp_path / "new" / name / "a.png" for name in ("one", "two")]
+    (tmp_path / "new" / "b.png").symlink_to("gone.png")
+    with pytest.raises(ValueError, match=r"new/b\.png' is a link to 'gone\.png', which is not there"):
+        source.files_of(given)
+
+
 def test_files_that_a_folder_holds_beside_those_that_are_read_are_told(tmp_path, capsys):
     """A hundred photos of a phone gave no row, and no word said so."""
     weights, photos = made.folder(tmp_path / "net", made.RESNET), tmp_path / "photos"

@@ -6,8 +6,9 @@ import pytest
 
 from jtl.command.actions import saved
 from jtl.command.adapt_settings import AdaptSettings
-from jtl.command.settings import Settings, begin, read, refuse_another
+from jtl.command.settings import Settings, begin, clear, read, refuse_another
 from jtl.train import Checkpoints
+from jtl.train.checkpoint.claim import NotClaimed
 
 
 def tuning(folder, weights="a", **options):
@@ -63,7 +64,34 @@ def test_the_source_of_an_adaptation_is_resumed_alike(tmp_path):
         refuse_another(adapting(steps=9), free=("out",))
 
 
-def test_a_run_that_left_no_checkpoint_is_in_nobodys_way(tmp_path):
-    """As one whose loss was NaN at once; there is nothing to resume from."""
-    begin(tuning(tmp_path, learning_rate=10.0), Checkpoints(tmp_path / "checkpoints"))
+def test_a_run_that_left_no_checkpoint_is_in_nobodys_way_and_its_files_are_not_the_next_ones(tmp_path):
+    """As one whose loss was NaN at once, or that was killed; there is nothing to resume from."""
+    names = ("settings.json", "metrics.jsonl", "source/metrics.jsonl", "checkpoints/config.json")
+    places = [tmp_path / name for name in names]
+
+    def left():
+        begin(tuning(tmp_path, learning_rate=10.0), Checkpoints(tmp_path / "checkpoints"))
+        for place in places[1:]:
+            place.parent.mkdir(exist_ok=True)
+            place.write_text("{}")
+
+    left()
     refuse_another(tuning(tmp_path))
+    begin(tuning(tmp_path), Checkpoints(tmp_path / "checkpoints"))
+    assert [place.exists() for place in places] == [True, False, False, False]
+    assert '"learning_rate": 2e-05' in places[0].read_text()
+    left()
+    clear(tmp_path)  # as a head alone, which has neither
+    assert not any(place.exists() for place in places)
+    left()
+    with Checkpoints(tmp_path / "checkpoints").claimed(), pytest.raises(NotClaimed, match="wait for it"):
+        clear(tmp_path)  # the other run is not killed
+    assert all(place.exists() for place in places)
+
+
+def test_what_another_run_resumes_from_is_kept(tmp_path):
+    killed(tuning(tmp_path))
+    (tmp_path / "metrics.jsonl").write_text("{}")
+    begin(tuning(tmp_path), Checkpoints(tmp_path / "checkpoints"))
+    clear(tmp_path / "absent")
+    assert (tmp_path / "metrics.jsonl").exists()

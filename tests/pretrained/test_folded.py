@@ -7,6 +7,8 @@ import made
 import numpy as np
 
 import jtl
+from jtl.command.model import pretrained
+from jtl.command.saved_network import whole
 from jtl.pretrained.folded import folded
 
 
@@ -28,6 +30,17 @@ def test_folded_weights_are_told_and_others_are_not(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "jtl.load"):
         assert not folded(jtl.load(saved(tmp_path / "b", 0.1)).variables)
     assert not caplog.text
+
+
+def test_the_commands_which_keep_the_statistics_give_no_advice_on_training(tmp_path, caplog):
+    """Neither for weights that they start from, nor for saved networks, as of `jtl predict` and `jtl export`."""
+    place = saved(tmp_path, 0.0)
+    with caplog.at_level(logging.WARNING, "jtl.load"):
+        pretrained(str(place), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
+        assert whole(place)
+        assert not caplog.text
+        jtl.load(place)
+    assert "frozen_stats=True" in caplog.text
 
 
 def test_weights_that_were_never_trained_are_not_folded():

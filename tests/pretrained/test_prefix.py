@@ -1,5 +1,7 @@
 """Checkpoints of somebody's training: the network within a larger one, beside others, in several copies."""
 
+import logging
+
 import jax
 import made
 import numpy as np
@@ -8,6 +10,7 @@ from loading import same_bits, tree_of
 from safetensors.numpy import load_file, save_file
 
 from jtl.backbones.registry import FAMILIES
+from jtl.command.model import pretrained
 from jtl.params import flatten
 from jtl.pretrained.inspect import inspect
 from jtl.pretrained.load import load
@@ -47,6 +50,29 @@ def test_a_network_within_another_is_read_by_its_prefix(plain, copied):
         load(copied, prefix="model.")
     assert "and fit it: jtl.load(" in (said := inspect(copied, prefix="module.net."))
     assert said.endswith("prefix='module.net.')")
+
+
+@pytest.mark.parametrize("prefix", ["module.", "net.", "encoder_q.", "module.backbone."])
+def test_a_prefix_of_all_names_may_be_omitted_and_is_told(plain, copied, caplog, prefix):
+    """As of a network within the module that a trainer saved; the names of `module.` are a wrapper's, as they were."""
+    with caplog.at_level(logging.WARNING, "jtl.load"):
+        loaded = load(beside(copied, {prefix + name: array for name, array in plain[1].items()}))
+        same_bits(*(dict(flatten(tree_of(x))) for x in (loaded, load(plain[0]))))
+    told = [] if prefix == "module." else [f"{copied}: all names begin with {prefix!r}, which is left out"]
+    assert caplog.messages == told
+
+
+def test_a_file_alone_is_recognised_without_the_prefix_of_all_its_names(tmp_path, monkeypatch, caplog):
+    kind = "cifar_resnet"
+    monkeypatch.setattr("jtl.pretrained.inspect.FAMILIES", {kind: FAMILIES[kind]})
+    config = {"model_type": kind, "depth": 20}
+    held, file = made.tensors(config, "akamaster", classes=10), tmp_path / "net.safetensors"
+    save_file({f"model.net.{name}": array for name, array in held.items()}, file)
+    loaded = pretrained(str(file), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
+    same_bits(*(dict(flatten(tree_of(x)["backbone"])) for x in (loaded, load(file, arch="cifar_resnet20"))))
+    assert caplog.messages[0] == f"{file}: all names begin with 'model.net.', which is left out"
+    told = "All names begin with 'model.net.', which jtl.load leaves out.\nAll 116 of 116 tensors have a name of"
+    assert told in inspect(file)
 
 
 def test_a_file_of_several_copies_is_told_which(plain, tmp_path):
