@@ -25,6 +25,7 @@ from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
 from jtl.methods.adapt.kernel_mean_matching import kernel_mean_matching as kernel_mean_matching
 from jtl.methods.adapt.kliep import kliep as kliep
+from jtl.methods.adapt.linear_transport_map import linear_transport_map as linear_transport_map
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
@@ -33,6 +34,7 @@ from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg
 from jtl.methods.adapt.mmd import mmd as mmd
+from jtl.methods.adapt.nearest_neighbour_weights import nearest_neighbour_weights as nearest_neighbour_weights
 from jtl.methods.adapt.on_features import coral_map as coral_map
 from jtl.methods.adapt.on_features import proxy_a_distance as proxy_a_distance
 from jtl.methods.adapt.on_features import subspace_alignment as subspace_alignment
