@@ -7,7 +7,9 @@ from jtl.methods.adapt.afn import afn as afn
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
+from jtl.methods.adapt.can import can as can
 from jtl.methods.adapt.cdan import cdan as cdan
+from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
