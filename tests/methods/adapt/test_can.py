@@ -62,7 +62,7 @@ def discrepancy(source, target, y, t, m):
     return intra - (np.mean(others) if others else 0.0)
 
 
-@pytest.mark.parametrize("known", [[0, 1, 2], [0, 2], [2]], ids=len)
+@pytest.mark.parametrize("known", [[0, 1, 2], [2]], ids=len)
 def test_value_and_gradient_are_those_of_all_pairs_of_classes(known):
     fs, ft, ms, mt = domains()  # rows that do not count hold NaN
     y, t = np.where(ms, Y, -1), np.where(mt & np.isin(T, known), T, -1)
@@ -133,7 +133,8 @@ def test_a_refresh_gives_the_clusters_of_the_current_network(own):
         before = jtl.fit(step, state, pairs, steps=3, refresh=jtl.Refresh(fresh, every=3), progress=False).state
         variables, found = jtl.variables(before), np.asarray(run.stats["can"])
     else:
-        state, _ = jax.jit(step)(state, pairs[0])
+        moved = jax.tree.map(lambda a: -a, state.params["own_norms"])
+        state = state._replace(params={**state.params, "own_norms": moved})
         variables, found = jtl.variables(state), np.asarray(fresh(state).stats["can"])
     theirs = of_domain(variables, "source") if own else variables
     fs, ft = pooled(net, theirs, SOURCE), pooled(net, variables, TARGET)

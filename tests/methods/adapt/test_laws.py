@@ -24,7 +24,7 @@ CASES = {
     "atdoc": alignments.atdoc(40, neighbours=3),
     "bnm": alignments.bnm(),
     "bsp": alignments.bsp(0.1),
-    "can": alignments.can(40),
+    "can": alignments.can(40, predictions=False),
     "coral": alignments.coral(10.0),
     "daregram": alignments.daregram(angle=1.0, scale=0.1, threshold=0.97),
     "deep_jdot": alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
