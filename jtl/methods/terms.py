@@ -138,6 +138,21 @@ def labels_of(views: Views, of: str, who: str) -> Array:
     return ops.gather(classes_of_rows(view_of(views, of, who).y, who, of))
 
 
+def places_of(views: Views, of: str, who: str) -> Any:
+    """A view's y as the ROW of each example in its data set, integers [batch], for a memory of all rows.
+
+    Raises:
+      ValueError: for a missing view, or y that are no rows.
+    """
+    y = view_of(views, of, who).y
+    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
+        raise ValueError(
+            f"{who}: y of {of!r} must be the row of each example, integers [batch]: give the data set np.arange(rows)"
+            " for labels, and jtl.data.pair target_labels=True"
+        )
+    return y
+
+
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
     """The rows in at least float32, with zeros in masked rows, and which rows count, bool [batch].
 

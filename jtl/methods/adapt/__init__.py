@@ -4,10 +4,13 @@ from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt
 from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
+from jtl.methods.adapt.atdoc import atdoc as atdoc
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
+from jtl.methods.adapt.can import can as can
 from jtl.methods.adapt.cdan import cdan as cdan
+from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
@@ -25,6 +28,7 @@ from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
 from jtl.methods.adapt.jmmd import jmmd as jmmd
 from jtl.methods.adapt.kernel_mean_matching import kernel_mean_matching as kernel_mean_matching
 from jtl.methods.adapt.kliep import kliep as kliep
+from jtl.methods.adapt.linear_transport_map import linear_transport_map as linear_transport_map
 from jtl.methods.adapt.lmmd import lmmd as lmmd
 from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
@@ -33,6 +37,7 @@ from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg
 from jtl.methods.adapt.mmd import mmd as mmd
+from jtl.methods.adapt.nearest_neighbour_weights import nearest_neighbour_weights as nearest_neighbour_weights
 from jtl.methods.adapt.on_features import coral_map as coral_map
 from jtl.methods.adapt.on_features import proxy_a_distance as proxy_a_distance
 from jtl.methods.adapt.on_features import subspace_alignment as subspace_alignment

@@ -21,8 +21,10 @@ WIDE = network(backbone=dense(40), head=top(3))
 CASES = {
     "adamatch": alignments.adamatch(NET, threshold=0.6, momentum=0.5),
     "afn": alignments.afn(),
+    "atdoc": alignments.atdoc(40, neighbours=3),
     "bnm": alignments.bnm(),
     "bsp": alignments.bsp(0.1),
+    "can": alignments.can(40, predictions=False),
     "coral": alignments.coral(10.0),
     "daregram": alignments.daregram(angle=1.0, scale=0.1, threshold=0.97),
     "deep_jdot": alignments.deep_jdot(feature_cost=0.5, label_cost=0.5),
@@ -50,6 +52,13 @@ IN_ORDER = {"mmd linear"} | BY_PLACE
 DRAWS = {"domain_mixup", "sliced"} | BY_PLACE
 """A pmapped device draws from a stream of its own."""
 BY_ROW = ["afn", "entropy", "fixmatch", "flexmatch", "pseudo", "teacher"]
+BY_ROW_NUMBER = ("atdoc", "can", "flexmatch")
+"""The target's y are its rows in a memory."""
+MEMORIES = {
+    "atdoc": {"features": jnp.cos(jnp.arange(320.0)).reshape(40, 8), "predictions": jnp.eye(3)[jnp.arange(40) % 3]},
+    "can": jnp.arange(40) % 4 - 1,
+}
+"""Of what a run has after its first steps; -1 is no label."""
 every = pytest.mark.parametrize("name", CASES)
 
 
@@ -62,7 +71,7 @@ def data(name=""):
         part["mask"] = np.arange(len(part["x"])) % 4 != (1 if paired else i + 1)
     target = rows["target"]
     rows["strong"] = {"x": target["x"] + 0.3 * batch(n=n, seed=2)["x"], "mask": target["mask"]}
-    if name == "flexmatch":
+    if name in BY_ROW_NUMBER:
         target["y"] = np.arange(n) + 10  # their rows among all
     if name == "adamatch":
         source = rows["source"]
@@ -78,6 +87,7 @@ def made(name, rows):
     """The objective with the alignment, and its variables."""
     # Of more rows than features both domains span all there is, and RSD has nothing to do.
     net, given = (WIDE, WIDE_VARIABLES) if name == "rsd" else (NET, VARIABLES)
+    given = given._replace(stats={**given.stats, **{n: m for n, m in MEMORIES.items() if n == name}})
     objective = CASES[name] if name == "adamatch" else alignments.adapt(net, alignments=[CASES[name]])
     return objective, objective.init(KEY, rows, given)
 
