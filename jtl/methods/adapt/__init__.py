@@ -16,6 +16,7 @@ from jtl.methods.adapt.daregram import daregram as daregram
 from jtl.methods.adapt.domain_mixup import domain_mixup as domain_mixup
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
+from jtl.methods.adapt.eqrm import eqrm as eqrm
 from jtl.methods.adapt.fishr import fishr as fishr
 from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro
