@@ -4,6 +4,7 @@ from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt
 from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
+from jtl.methods.adapt.and_mask import and_mask as and_mask
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
