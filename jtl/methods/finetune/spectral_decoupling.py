@@ -22,8 +22,8 @@ def spectral_decoupling(
 ) -> Objective:
     """The term `(λ/2) mean_{i,k} (z_ik − γ)²` of the logits z, over all classes k and all rows i of the domains.
 
-    Where a cross-entropy is small its gradient is too, so features that are learned late get little of it. The penalty
-    replaces weight decay: the paper's runs with it have none.
+    Where the cross-entropy is small its gradient is too, so features that are learned late get little of it. The paper
+    has this penalty in the place of weight decay.
 
     Args:
       weight: λ, a number or a function of the step. DomainBed's default is 0.2 beside the mean of the domains' losses,
