@@ -4,6 +4,7 @@ from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt
 from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
+from jtl.methods.adapt.and_mask import and_mask as and_mask
 from jtl.methods.adapt.atdoc import atdoc as atdoc
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
@@ -19,6 +20,7 @@ from jtl.methods.adapt.daregram import daregram as daregram
 from jtl.methods.adapt.domain_mixup import domain_mixup as domain_mixup
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
+from jtl.methods.adapt.eqrm import eqrm as eqrm
 from jtl.methods.adapt.fishr import fishr as fishr
 from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro

@@ -28,4 +28,5 @@ from jtl.methods.finetune.on_features import ridge as ridge
 from jtl.methods.finetune.sentence_pairs import class_pairs as class_pairs
 from jtl.methods.finetune.sentence_pairs import sentence_pairs as sentence_pairs
 from jtl.methods.finetune.sentence_pairs import similar_pairs as similar_pairs
+from jtl.methods.finetune.spectral_decoupling import spectral_decoupling as spectral_decoupling
 from jtl.methods.finetune.stoch_norm import stoch_norm as stoch_norm

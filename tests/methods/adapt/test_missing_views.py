@@ -39,6 +39,8 @@ DOMAINS = {
     "vrex": adapt(NET, labelled=("source",), alignments=[alignments.vrex(("source", "target"))]),
     "irm": adapt(NET, labelled=("source",), alignments=[alignments.irm(("source", "target"))]),
     "fishr": adapt(NET, labelled=("source",), alignments=[alignments.fishr(NET, ("source", "target"))]),
+    "and_mask": alignments.and_mask(NET, ("source", "target")),
+    "eqrm": alignments.eqrm(NET, ("source", "target")),
     "mldg": alignments.mldg(NET, ("source", "target"), inner_lr=0.1),
 }
 

@@ -22,6 +22,7 @@ CASES = {
     "adamatch": (lambda: alignments.adamatch(NET), {"source", "source_strong"}),
     "domain_mixup": (lambda: alignments.adapt(NET, alignments=[alignments.domain_mixup(NET, alpha=1.0)]), None),
     "group_dro": (lambda: alignments.group_dro(NET, NAMES, rate=1.0), None),
+    "eqrm": (lambda: alignments.eqrm(NET, NAMES), None),
     "mldg": (lambda: alignments.mldg(NET, NAMES, inner_lr=0.5), None),
     "fishr": (lambda: alignments.adapt(NET, alignments=[alignments.fishr(NET, NAMES)], labelled=NAMES), None),
     "vrex": (lambda: alignments.adapt(NET, alignments=[alignments.vrex(NAMES)], labelled=NAMES), None),

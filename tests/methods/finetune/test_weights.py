@@ -26,6 +26,7 @@ TERMS = {
     "feature_distillation": lambda w: finetuning.feature_distillation(NET, START, w),
     "l2_sp": finetuning.l2_sp,
     "l2_sp, head": lambda w: finetuning.l2_sp(0.0, head=w),
+    "spectral_decoupling": lambda w: finetuning.spectral_decoupling(w, head="old"),
 }
 
 
