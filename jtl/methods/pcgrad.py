@@ -62,7 +62,8 @@ def pcgrad(objective: Objective | Callable, trainable: Mask | None = None) -> Ob
                 raise ValueError(f"pcgrad needs a loss of at least two terms; there is {sorted(terms)}")
             return {name: term.value for name, term in terms.items()}, (terms, aux)
 
-        values, pullback, (terms, aux) = jax.vjp(means, own, has_aux=True)
+        # Only `moved` below has a derivative; without the stop the projected gradients would have theirs computed.
+        values, pullback, (terms, aux) = jax.vjp(means, jax.lax.stop_gradient(own), has_aux=True)
         one = [{name: jnp.ones_like(v) * (name == of) for name, v in values.items()} for of in values]
         grads = projected([pullback(at)[0] for at in one], rng.stream(key, "pcgrad"))
         loss = {}
