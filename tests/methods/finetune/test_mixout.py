@@ -34,6 +34,8 @@ def test_the_mixture_is_the_authors_and_its_expectation_is_w():
     np.testing.assert_allclose(mean, w[:9], atol=0.35)
     assert np.abs(w - u)[:9].max() > 1
     np.testing.assert_array_equal(mixture(w, np.zeros_like(w), 0.0, KEY), w)
+    half = jnp.asarray(u, jnp.bfloat16)
+    np.testing.assert_array_equal(mixture(half, u, 0.9, KEY), half.astype(jnp.float32))
 
 
 def test_a_unit_is_an_input_channel_of_a_convolution_and_a_number_of_a_vector():
