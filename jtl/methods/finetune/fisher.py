@@ -6,7 +6,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from jtl import ops, rng
+from jtl import rng
 from jtl.methods.views import classes_of_rows
 from jtl.metrics.accumulate import element_weights
 from jtl.model import Model, Variables, upcast
@@ -90,8 +90,7 @@ def fisher_diagonal(
 
 def _squares(net: Model, labels: str, part: Params, rest: Params, stats: Stats, batch: Any, key: Any) -> Any:
     """The sum over a batch's rows of their weights times their squares, and the sum of the weights."""
-    x = ops.without_masked(batch["x"], batch.get("mask"))
-    rows = len(jax.tree.leaves(x)[0])
+    rows = len(jax.tree.leaves(batch["x"])[0])
     weights = element_weights((rows,), batch.get("mask"), batch.get("weights"))
     weights = jnp.ones(rows) if weights is None else weights.astype(jnp.float32)
 
@@ -125,7 +124,7 @@ def _squares(net: Model, labels: str, part: Params, rest: Params, stats: Stats, 
 
     keys = None if key is None else jax.random.split(key, rows)
     start = jax.tree.map(jnp.zeros_like, upcast(part))
-    return jax.lax.scan(of_row, start, (x, batch.get("y"), weights, keys))[0], weights.sum()
+    return jax.lax.scan(of_row, start, (batch["x"], batch.get("y"), weights, keys))[0], weights.sum()
 
 
 def floats_only(params: Params, who: str, option: str) -> None:
