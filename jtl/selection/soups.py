@@ -85,7 +85,7 @@ def greedy_soup(candidates: Sequence[Tree], score: Callable[[Tree], float]) -> S
 def _average(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
     first = trees[0]
     for i, other in enumerate(trees[1:], 1):
-        _same(first, other, i)
+        same_trees(first, other, i)
 
     def leaf(*values: Any) -> Any:
         dtype = jnp.result_type(values[0])
@@ -97,7 +97,21 @@ def _average(trees: Sequence[Tree], shares: Sequence[float]) -> Tree:
     return jax.tree.map(leaf, *trees)
 
 
-def _same(a: Tree, b: Tree, i: int) -> None:
+def same_trees(a: Tree, b: Tree, i: int) -> None:
+    """Refuses trees that cannot be averaged or merged.
+
+    Args:
+      a: tree 0.
+      b: tree i.
+      i: its number, for the message.
+
+    Raises:
+      ValueError: for a path that one of them lacks, or whose shapes differ.
+
+    Example:
+      >>> from jtl.selection.soups import same_trees
+      >>> same_trees({"w": 0.0}, {"w": 1.0}, 1)
+    """
     ours, theirs = (
         {jax.tree_util.keystr(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
         for tree in (a, b)
@@ -105,7 +119,7 @@ def _same(a: Tree, b: Tree, i: int) -> None:
     for path in sorted(ours.keys() | theirs.keys()):
         if ours.get(path) != theirs.get(path):
             raise ValueError(
-                f"tree {i} has {path} of shape {theirs.get(path)}, tree 0 of {ours.get(path)}: only equal trees average"
+                f"tree {i} has {path} of shape {theirs.get(path)}, tree 0 of {ours.get(path)}: only equal trees combine"
             )
 
 

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from jtl.methods.adapt.test_time.norms import norms
 from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of
+from jtl.methods.finetune.fisher import fisher_distance
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy, mean_prediction
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
-from jtl.params import flatten, merge, split
+from jtl.params import merge, split
 from jtl.typing import Aux, Batch, Key, Mask, Params, Stats, Tree
 
 NAME = "eata"
@@ -76,7 +77,7 @@ def eata(
         own = {"mean": jnp.where(count > 0, moved, average), "seen": seen | (count > 0)}
         terms = {NAME: Mean(total, count)}
         if fisher is not None:
-            terms["fisher"] = mean(weight * _distance(params, *fisher))
+            terms["fisher"] = mean(weight * fisher_distance(params, *fisher))
         everyone = jnp.sum(rows, dtype=h.dtype)
         return terms, Aux({**stats, NAME: own}, {"selected": Mean(count, everyone)}, {"output": logits})
 
@@ -92,6 +93,8 @@ def fisher_information(
     net: Model, variables: Variables, batches: Iterable[Any], *, trainable: Mask | Tree = norms
 ) -> tuple[Params, Params]:
     """The diagonal Fisher information of pseudo-labels, `F_j = mean_b (∂/∂θ_j mean_{i in b} −log p_i[argmax p_i])²`.
+
+    These are squares of whole batches, as in the authors' code; `jtl.finetuning.fisher_diagonal` squares by rows.
 
     Args:
       net: the network.
@@ -129,9 +132,3 @@ def fisher_information(
     if not count:
         raise ValueError("fisher_information needs at least one batch of inputs")
     return jax.tree.map(lambda t: t / count, total), part
-
-
-def _distance(params: Params, fisher: Params, start: Params) -> Any:
-    flat, there = flatten(params), flatten(start)
-    parts = [jnp.sum(f * (flat[path] - there[path]) ** 2) for path, f in flatten(fisher).items()]
-    return jnp.sum(jnp.stack(parts))
