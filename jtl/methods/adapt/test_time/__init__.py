@@ -6,6 +6,7 @@ from jtl.methods.adapt.test_time.eata import eata as eata
 from jtl.methods.adapt.test_time.eata import fisher_information as fisher_information
 from jtl.methods.adapt.test_time.lame import lame as lame
 from jtl.methods.adapt.test_time.lame import laplacian_adjusted as laplacian_adjusted
+from jtl.methods.adapt.test_time.memo import memo as memo
 from jtl.methods.adapt.test_time.norms import by_batch as by_batch
 from jtl.methods.adapt.test_time.norms import norms as norms
 from jtl.methods.adapt.test_time.roid import roid as roid
