@@ -49,8 +49,8 @@ def rotta(
     stream shows one class after the other. A row whose prediction is not finite is passed over. One thing differs from
     the authors' code: of rows in the memory with equal scores the first is replaced, not the last.
 
-    The step compiles once for each size of batch, of any relation to `every`. If an update is due, it has two forward
-    passes and one backward pass over the memory. `StreamState.variables` are the student's; the teacher and the memory
+    A batch can have any size, for each of which the step compiles once. An update has two forward passes and one
+    backward pass over the memory. `StreamState.variables` are the student's; the teacher and the memory
     are in its `stats["rotta"]`.
 
     Args:
@@ -148,9 +148,18 @@ def rotta(
             slots = jax.tree.map(lambda a: a[row], history)
             memory = {"x": inputs(slots), "mask": slots.label >= 0, "age": slots.age}
             keyed = state._replace(key=jax.random.fold_in(state.key, number))
-            return jax.lax.cond(row < 0, lambda: state, lambda: _as_was(learn.step(keyed, memory)[0], state)), None
 
-        state, _ = jax.lax.scan(update, state, (jnp.arange(most), due))
+            def learned() -> StreamState:  # an update is no batch
+                return learn.step(keyed, memory)[0]._replace(key=None, step=state.step)
+
+            waiting = state._replace(key=None)
+            if len(logits) < every:
+                new = jax.lax.cond(row >= 0, learned, lambda: waiting)
+            else:  # XLA's CPU backend computes convolutions in a conditional or a loop three times slower
+                new = jax.tree.map(lambda a, b: jnp.where(row >= 0, a, b), learned(), waiting)
+            return new._replace(key=state.key), None
+
+        state, _ = jax.lax.scan(update, state, (jnp.arange(most), due), unroll=most if most <= 4 else 1)
         last = jax.tree.map(lambda a: a[-1], history)
         here = last._replace(place=jnp.arange(capacity, dtype=jnp.int32))
         stats = state.variables.stats
@@ -159,8 +168,3 @@ def rotta(
         return state._replace(variables=variables, step=state.step + 1), logits
 
     return Stream(learn.init, step, learn.reset)
-
-
-def _as_was(state: StreamState, before: StreamState) -> StreamState:
-    """The state with the key and the number of batches of another: an update is no batch."""
-    return state._replace(key=before.key, step=before.step)
