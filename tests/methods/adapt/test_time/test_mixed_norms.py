@@ -63,7 +63,7 @@ def test_the_running_statistics_alone_are_evaluation():
     for module in (Own(), Flax()):
         net, variables = from_linen(module), variables_of()
         y, stats = mixed(net, 0.0).apply(variables, X, train=True)
-        np.testing.assert_allclose(y, net.apply(variables, X, train=False)[0], atol=1e-5)
+        np.testing.assert_allclose(y, net.apply(variables, jnp.asarray(X), train=False)[0], atol=1e-5)
         jax.tree.map(np.testing.assert_array_equal, stats, variables.stats)
 
 
