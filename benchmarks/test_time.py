@@ -47,6 +47,7 @@ def methods(net: Any) -> dict[str, tt.Stream]:
         "ETA": tt.stream(tt.eata(net, near=0.4), sgd),
         "SAR": tt.stream(tt.sar(net), optax.sgd(1e-3, momentum=0.9), guard=0.2),
         "CoTTA": tt.stream(cotta, ADAM, trainable=jtl.select(".*"), after=tt.restore(0.01)),
+        "RoTTA": tt.rotta(net, MOVED, ADAM),
         "ROID": tt.stream(tt.roid(net, MOVED), ADAM, after=tt.ensemble(0.99)),
     }
 

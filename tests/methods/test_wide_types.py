@@ -22,6 +22,7 @@ OBJECTIVES = {
     "shot": lambda _: jtl.source_free.shot(NET, rows=4),
     "nrc": lambda _: jtl.source_free.nrc(NET, rows=4),
     "eata": lambda start: jtl.test_time.eata(NET, near=0.4, fisher=fisher(start)),
+    "memo": lambda _: jtl.test_time.memo(NET, lambda key, x: x),
 }
 
 

@@ -6,10 +6,12 @@ from jtl.methods.adapt.test_time.eata import eata as eata
 from jtl.methods.adapt.test_time.eata import fisher_information as fisher_information
 from jtl.methods.adapt.test_time.lame import lame as lame
 from jtl.methods.adapt.test_time.lame import laplacian_adjusted as laplacian_adjusted
+from jtl.methods.adapt.test_time.memo import memo as memo
 from jtl.methods.adapt.test_time.norms import by_batch as by_batch
 from jtl.methods.adapt.test_time.norms import norms as norms
 from jtl.methods.adapt.test_time.roid import roid as roid
 from jtl.methods.adapt.test_time.roid import soft_likelihood_ratio as soft_likelihood_ratio
+from jtl.methods.adapt.test_time.rotta import rotta as rotta
 from jtl.methods.adapt.test_time.sar import sar as sar
 from jtl.methods.adapt.test_time.stream import Stream as Stream
 from jtl.methods.adapt.test_time.stream import StreamState as StreamState

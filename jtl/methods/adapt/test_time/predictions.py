@@ -21,12 +21,18 @@ def logits_of(net: Model, params: Params, stats: Stats, batch: Batch, key: Key |
       ValueError: for an output that is not [batch, classes].
     """
     x = ops.without_masked(batch["x"], batch.get("mask"))
-    out, _ = by_batch(net).apply(Variables(params, stats), x, train=True, key=key)
-    if jnp.ndim(out.output) != 2:
-        raise ValueError(
-            f"test-time adaptation needs logits [batch, classes]; this network gives {jnp.shape(out.output)}"
-        )
-    return out.output
+    return checked_logits(by_batch(net).apply(Variables(params, stats), x, train=True, key=key)[0].output)
+
+
+def checked_logits(output: Any) -> Any:
+    """An output, if it is logits.
+
+    Raises:
+      ValueError: for an output that is not [batch, classes].
+    """
+    if jnp.ndim(output) != 2:
+        raise ValueError(f"test-time adaptation needs logits [batch, classes]; this network gives {jnp.shape(output)}")
+    return output
 
 
 def kept(batch: Batch, rows: int) -> Any:
