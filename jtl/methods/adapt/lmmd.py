@@ -32,7 +32,7 @@ def lmmd(
       name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count.
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels or of weight 0 do not count.
 
     Raises:
       ValueError: for an invalid weight or scales; while tracing, for a missing view or feature, or labels that are not

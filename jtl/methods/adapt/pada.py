@@ -29,6 +29,7 @@ def pada(
     weight: float | Schedule = 1.0,
     alignments: Sequence[Objective | Callable] = (),
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
     name: str = "critic",
 ) -> Objective:
     """The objective `Σ_i γ_{y_i} ℓ_i / Σ_i γ_{y_i}` on the source, plus `dann` with weights `γ_{y_i}` of source rows.
@@ -44,6 +45,7 @@ def pada(
       weight: λ of the reversed gradient, a number or a function of the step.
       alignments: further alignments, as in `adapt`.
       metrics: metrics on the source.
+      ignore: as in `finetune`; γ is 0 for such a row.
       name: as in `dann`.
 
     Returns:
@@ -67,7 +69,7 @@ def pada(
     def rows(views: Views) -> dict[str, Any]:
         return {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
 
-    inner = adapt(net, loss, [weighed(critic, weight, name, rows), *alignments], metrics=metrics)
+    inner = adapt(net, loss, [weighed(critic, weight, name, rows), *alignments], metrics=metrics, ignore=ignore)
 
     def with_weights(batch: Batch, gamma: Any) -> dict[str, Any]:
         needs(batch, DOMAINS, "pada")

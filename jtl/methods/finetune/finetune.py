@@ -142,7 +142,7 @@ def judged(
 ) -> tuple[Mean | dict[str, Mean], dict[str, Any]]:
     """The loss and the metrics of a batch's output, over the elements that its mask and weights keep."""
     y, mask = batch["y"], batch.get("mask")
-    weights = _weights(y, batch.get("weights"), ignore)
+    weights = weights_without(ignore, y, batch.get("weights"))
     y = ops.without_masked(y, mask)
     if isinstance(weights, Mapping):
         y = {name: ops.without_masked(part, weights.get(name)) for name, part in y.items()}
@@ -165,13 +165,13 @@ def judged(
     }
 
 
-def _weights(y: Any, given: Any, ignore: int | None) -> Any:
+def weights_without(ignore: int | None, y: Any, given: Any) -> Any:
     """Weights of elements: those of the batch, but 0 for the label to ignore."""
     if ignore is None:
         return given
     if isinstance(y, Mapping):
         own = given or {}
-        return {name: _weights(part, own.get(name), ignore) for name, part in y.items()}
+        return {name: weights_without(ignore, part, own.get(name)) for name, part in y.items()}
     kept = jnp.asarray(y) != ignore
     return kept if given is None else element_weights(kept.shape, kept, given)
 
