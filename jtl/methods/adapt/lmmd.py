@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jtl.methods.adapt.mmd import bandwidth, check_scales, kernel
 from jtl.methods.terms import clean, features_of, labels_of, logits_of, mean_row, on_views, own_squared_distances
-from jtl.methods.views import Views
+from jtl.methods.views import Views, classes_of_rows
 from jtl.objective import Objective
 from jtl.typing import Schedule
 
@@ -94,7 +94,7 @@ def lmmd_loss(
     check_scales(scales)
     (fs, ms), (ft, mt) = clean(source, source_mask), clean(target, target_mask)
     z, _ = clean(logits, mt)
-    z, y = jax.lax.stop_gradient(z), jnp.where(ms, jnp.asarray(labels), -1)
+    z, y = jax.lax.stop_gradient(z), jnp.where(ms, classes_of_rows(labels, "lmmd"), -1)
     f, kept, classes = jnp.concatenate([fs, ft]), jnp.concatenate([ms & (y >= 0), mt]), z.shape[1]
     f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
     k = kernel(own_squared_distances(f), bandwidth(f, kept), scales)

@@ -172,7 +172,8 @@ def weights_without(ignore: int | None, y: Any, given: Any) -> Any:
     if isinstance(y, Mapping):
         own = given or {}
         return {name: weights_without(ignore, part, own.get(name)) for name, part in y.items()}
-    kept = jnp.asarray(y) != ignore
+    y = jnp.asarray(y)
+    kept = y.astype(jnp.promote_types(y.dtype, jnp.int32)) != ignore  # in 8 bits -1 would be 255
     return kept if given is None else element_weights(kept.shape, kept, given)
 
 
