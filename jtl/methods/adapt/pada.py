@@ -11,6 +11,7 @@ from jtl import losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, weighed
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.near import near
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
@@ -121,10 +122,11 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
 
     def run(state: Any) -> Any:
         own = {n: part for n, part in state.stats.items() if n != NAME}
-        total, count = 0.0, 0
+        variables = Variables(state.params, own)
+        put, total, count = near(variables), 0.0, 0
         for i in range(len(target)):
             batch = target[i]  # once, because each access reads its files
-            p = np.asarray(predict(Variables(state.params, own), batch["x"]), np.float64)
+            p = np.asarray(predict(variables, put(batch["x"])), np.float64)
             mask = batch.get("mask")
             p = p if mask is None else p[np.asarray(mask) > 0]
             total, count = total + p.sum(0), count + len(p)

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.near import near
 from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity
@@ -124,11 +125,11 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
         p = jax.nn.softmax(out.output.astype(jnp.float32))
         return _replaced(bank, batch["y"], mask, _unit(out.read.astype(jnp.float32)), p)
 
-    bank, places = variables.stats[NAME], []
+    put, bank, places = near(own), variables.stats[NAME], []
     for i in range(len(target)):
         batch = target[i]
         places.append(np.asarray(batch["y"])[... if batch.get("mask") is None else np.asarray(batch["mask"]) > 0])
-        bank = add(own, bank, batch)
+        bank = add(own, bank, put(batch))
     refuse_missing(len(bank["features"]), np.concatenate(places))
     return variables._replace(stats={**variables.stats, NAME: bank})
 

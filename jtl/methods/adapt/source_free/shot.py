@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 
 from jtl import losses, ops
 from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.near import near
 from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity, entropy
@@ -109,11 +110,12 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
     def run(state: Any) -> Any:
         labels = np.asarray(state.stats[NAME])
         variables = Variables(state.params, _own(state.stats))
+        put = near(variables)
         reads, logits, places = [], [], []
         for i in range(len(target)):
             batch = target[i]
             kept = np.ones(len(batch["y"]), bool) if batch.get("mask") is None else np.asarray(batch["mask"]) > 0
-            read, z = (np.asarray(a) for a in look(variables, batch["x"]))
+            read, z = (np.asarray(a) for a in look(variables, put(batch["x"])))
             reads.append(read[kept])
             logits.append(z[kept])
             places.append(np.asarray(batch["y"])[kept])
