@@ -96,6 +96,8 @@ def adapt(
         views = jax.eval_shape(
             lambda v, b, k: ignoring(passed(v.params, v.stats, b, k)[0], ignore), variables, dict(batch), key
         )
+        # Labels and masks as they are, because an alignment may check those of the first batch.
+        views = {n: view._replace(y=batch[n].get("y"), mask=batch[n].get("mask")) for n, view in views.items()}
         return aligned.init(key, views, variables)
 
     return Objective(run, init, aligned.commit, net.classes)

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jtl import checked, losses, ops
+from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
 from jtl.methods.terms import checked as check_weight
 from jtl.methods.terms import paired_logits, view_of, weighted, with_own
-from jtl.methods.views import View, Views
+from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.objective import NONE, Objective
@@ -69,7 +70,7 @@ def flexmatch(
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del params, key
         p, q, kept = paired_logits(views, weak, strong, name)
-        places = jnp.asarray(_places(view_of(views, weak, name), weak, name))
+        places = rows_of(view_of(views, weak, name).y, name, weak)
         p = jax.nn.softmax(jax.lax.stop_gradient(p))
         most, chosen = p.max(1), p.argmax(1)
         memory, limits = stats[name], threshold * class_thresholds(stats[name]["counts"], rows).astype(p.dtype)
@@ -84,7 +85,8 @@ def flexmatch(
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
         view = view_of(views, weak, name)
-        _places(view, weak, name)
+        jax.eval_shape(lambda y: rows_of(y, name, weak), view.y)
+        refuse_labels(view.y, rows, name, view.mask)
         classes = jnp.shape(view.output)[-1]
         start = {"labels": jnp.full(rows, -1, jnp.int32), "counts": jnp.zeros(classes, jnp.int32)}
         there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
@@ -115,13 +117,3 @@ def class_thresholds(counts: Num[Array, " classes"], rows: int) -> Float[Array, 
     counts = counts.astype(jnp.float32)
     beta = counts / jnp.maximum(jnp.maximum(counts.max(), rows - counts.sum()), 1)[None]
     return beta / (2 - beta)
-
-
-def _places(view: View, of: str, who: str) -> Any:
-    y = view.y
-    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(
-            f"{who}: y of {of!r} must be the row of each example, integers [batch]: give the data set np.arange(rows)"
-            " for labels, and jtl.data.pair target_labels=True"
-        )
-    return y
