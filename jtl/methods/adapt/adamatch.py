@@ -12,7 +12,7 @@ from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.terms import checked, clean, paired_logits, row_logits, weighted, whole
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Metric, mean
+from jtl.metrics.accumulate import Metric, element_weights, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
@@ -92,7 +92,9 @@ def adamatch(
             raise ValueError(f"{name}: 'source' has {sizes[0]} rows and 'source_strong' {sizes[1]}: give two views")
         part = {**views["source"].rows, "y": batch["source"]["y"], "mask": batch["source"].get("mask")}
         value, found = judged(between["source"], part, losses.cross_entropy, metrics, ignore)
-        strong_part = {**part, "mask": views["source_strong"].mask}
+        of_labels = ops.kept(part["mask"], len(between["source"]))  # a masked row has no label in the strong view
+        weights = element_weights(jnp.shape(part["y"]), of_labels, part.get("weights"))
+        strong_part = {**part, "mask": views["source_strong"].mask, "weights": weights}
         strong, _ = judged(between["source_strong"], strong_part, losses.cross_entropy, {}, ignore)
         p_source = jax.lax.stop_gradient(jax.nn.softmax(between["source"]))
         weak, learns, kept = paired_logits(views, *TARGET, name)
