@@ -70,7 +70,7 @@ def lmmd_loss(
     a_ic is 1 over the number of source rows of class c if row i is of class c, else 0. b_jc is target row j's
     probability of c divided by its sum over rows, held constant. Pairs of a row with itself count, so the loss is never
     negative. As in the authors' code, the mean is over the classes that occur both as a source label and as a target
-    prediction; the loss is 0 if there is no such class.
+    prediction; the loss is 0 if there is no such class, and NaN for a label beyond the classes.
 
     Args:
       source: features.
@@ -106,4 +106,5 @@ def lmmd_loss(
     there = (of_class > 0).any(0) & predicted
     signed = jnp.concatenate([a, -b])
     by_class = (signed * jnp.matmul(k, signed, precision="highest")).sum(0)
-    return jnp.where(there, by_class, 0.0).sum() / jnp.maximum(there.sum(), 1)
+    value = jnp.where(there, by_class, 0.0).sum() / jnp.maximum(there.sum(), 1)
+    return jnp.where((y >= classes).any(), jnp.nan, value)
