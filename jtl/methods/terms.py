@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jtl import ops
 from jtl.methods.views import View, Views, classes_of_rows, needs
-from jtl.metrics.accumulate import Mean, as_terms
+from jtl.metrics.accumulate import Mean, as_terms, element_weights
 from jtl.model import Variables
 from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -130,27 +130,15 @@ def paired_logits(views: Views, weak: str, strong: str, who: str) -> tuple[Array
 
 
 def labels_of(views: Views, of: str, who: str) -> Array:
-    """The integer labels [batch] of all rows of a view.
+    """The integer labels [batch] of all rows of a view, of all devices; -1 for rows of weight 0.
 
     Raises:
-      ValueError: if the view has none.
+      ValueError: if the view has none, or weights that do not fit them.
     """
-    return ops.gather(classes_of_rows(view_of(views, of, who).y, who, of))
-
-
-def places_of(views: Views, of: str, who: str) -> Any:
-    """A view's y as the ROW of each example in its data set, integers [batch], for a memory of all rows.
-
-    Raises:
-      ValueError: for a missing view, or y that are no rows.
-    """
-    y = view_of(views, of, who).y
-    if y is None or jnp.ndim(y) != 1 or not jnp.issubdtype(y.dtype, jnp.integer):
-        raise ValueError(
-            f"{who}: y of {of!r} must be the row of each example, integers [batch]: give the data set np.arange(rows)"
-            " for labels, and jtl.data.pair target_labels=True"
-        )
-    return y
+    view = view_of(views, of, who)
+    y = classes_of_rows(view.y, who, of)
+    weights = element_weights(y.shape, None, view.rows.get("weights"))
+    return ops.gather(y if weights is None else jnp.where(weights > 0, y, -1))
 
 
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:

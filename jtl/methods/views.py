@@ -49,7 +49,7 @@ def needs(parts: Mapping[str, Any], names: Sequence[str], who: str, kind: str = 
 
 
 def classes_of_rows(y: Any, who: str, of: str = "source") -> Array:
-    """Returns labels as one class per row, int [batch].
+    """Returns labels as one class per row, int32 [batch], because a number of classes may not fit 8-bit labels.
 
     Args:
       y: a view's labels.
@@ -63,4 +63,4 @@ def classes_of_rows(y: Any, who: str, of: str = "source") -> Array:
     if given is None or given.ndim != 1 or not jnp.issubdtype(given.dtype, jnp.integer):
         has = "no labels" if given is None else f"labels of {given.dtype} {given.shape}"
         raise ValueError(f"{who}: the view {of!r} has {has}: give integers [batch], a class for each row")
-    return given
+    return given.astype(jnp.promote_types(given.dtype, jnp.int32))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from nets import batch, dense, parts, top
 
-from jtl import losses
+from jtl import alignments, losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import dann
 from jtl.methods.finetune.finetune import finetune
@@ -54,6 +54,26 @@ def test_a_missing_target_may_be_nan():
     rows = {"x": x, "y": np.where(np.arange(6)[:, None] < 4, y, np.nan).astype(np.float32), "mask": np.arange(6) < 4}
     of_rows = finetune(NET, losses.mse, metrics={})
     close(gradient(of_rows, variables, rows), gradient(of_rows, variables, {"x": x[:4], "y": y[:4]}))
+
+
+@pytest.mark.parametrize("name", ["vrex", "irm", "fishr", "group_dro", "mldg"])
+def test_a_missing_target_may_be_nan_over_domains_too(name):
+    """Of one domain the mask leaves it out, of the other a weight of 0."""
+    net, names, draw = network(backbone=dense(4), head=top(1)), ("a", "b"), np.random.default_rng(0)
+    options = {"loss": losses.mse, "metrics": {}}
+    if name in ("group_dro", "mldg"):
+        objective = getattr(alignments, name)(net, names, **options, **({"inner_lr": 0.1} if name == "mldg" else {}))
+    else:
+        over = (net, names) if name == "fishr" else (names,)
+        term = getattr(alignments, name)(*over, loss=losses.mse)
+        objective = adapt(net, alignments=[term], labelled=names, **options)
+    kept = np.arange(8) < 6
+    fields = zip(names, ("mask", "weights"), strict=True)
+    rows = {d: {"x": draw.normal(size=(8, 5)).astype(np.float32), field: kept} for d, field in fields}
+    known = {d: {**part, "y": part["x"][:, :1]} for d, part in rows.items()}
+    missing = {d: {**part, "y": np.where(kept[:, None], part["y"], np.nan)} for d, part in known.items()}
+    variables = objective.init(KEY, known)
+    close(gradient(objective, variables, missing), gradient(objective, variables, known))
 
 
 def test_a_masked_row_of_a_target_domain_may_hold_anything():

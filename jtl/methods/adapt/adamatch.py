@@ -12,7 +12,7 @@ from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.terms import checked, clean, paired_logits, row_logits, weighted, whole
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Metric, mean
+from jtl.metrics.accumulate import Metric, element_weights, mean
 from jtl.model import Model, Variables
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Schedule, Stats
@@ -28,6 +28,7 @@ def adamatch(
     threshold: float = 0.9,
     momentum: float = 0.999,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
     name: str = "adamatch",
 ) -> Objective:
     """The objective `½ Σ_{weak, strong} mean_s CE(z, y) + μ mean_t 1[max ỹ ≥ c] CE(z_strong, argmax ỹ)`.
@@ -45,6 +46,7 @@ def adamatch(
       momentum: momentum of the moving averages, which start uniform. The authors' code uses the mean of the last 128
         batches as q_t instead.
       metrics: metrics on the weak view of the source.
+      ignore: as in `finetune`.
       name: name of the term, and of the averages in the statistics. With microbatches the averages are updated once per
         part.
 
@@ -89,9 +91,11 @@ def adamatch(
             sizes = [len(z) for z in between.values()]
             raise ValueError(f"{name}: 'source' has {sizes[0]} rows and 'source_strong' {sizes[1]}: give two views")
         part = {**views["source"].rows, "y": batch["source"]["y"], "mask": batch["source"].get("mask")}
-        value, found = judged(between["source"], part, losses.cross_entropy, metrics)
-        strong_part = {**part, "mask": views["source_strong"].mask}
-        strong, _ = judged(between["source_strong"], strong_part, losses.cross_entropy, {})
+        value, found = judged(between["source"], part, losses.cross_entropy, metrics, ignore)
+        of_labels = ops.kept(part["mask"], len(between["source"]))  # a masked row has no label in the strong view
+        weights = element_weights(jnp.shape(part["y"]), of_labels, part.get("weights"))
+        strong_part = {**part, "mask": views["source_strong"].mask, "weights": weights}
+        strong, _ = judged(between["source_strong"], strong_part, losses.cross_entropy, {}, ignore)
         p_source = jax.lax.stop_gradient(jax.nn.softmax(between["source"]))
         weak, learns, kept = paired_logits(views, *TARGET, name)
         p_target = jax.lax.stop_gradient(jax.nn.softmax(weak))

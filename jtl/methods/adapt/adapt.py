@@ -8,7 +8,7 @@ import jax
 
 from jtl import losses
 from jtl.methods.adapt.own_norms import look_apart, with_own_norms
-from jtl.methods.adapt.views import look
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.added import added
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.views import needs
@@ -40,7 +40,7 @@ def adapt(
         arguments; the names of their terms and metrics must differ.
       labelled: the views whose labels are used; each of several sources has its own term.
       metrics: metrics on the first labelled view.
-      ignore: as in `finetune`.
+      ignore: as in `finetune`. Alignments see it as a weight of 0, and those that read labels leave such rows out.
       own_norms: views with their own normalisation layers (Chang et al., Domain-Specific Batch Normalization, 2019,
         arXiv 1906.03950). Each of these views has a pass of its own; all others pass together through the network's
         layers. With `("source",)` the network's layers and running statistics become those of the target, and
@@ -69,6 +69,7 @@ def adapt(
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         views, stats = passed(params, stats, batch, key)
+        views = ignoring(views, ignore)
         terms: dict[str, Any] = {}
         found: dict[str, Any] = {}
         for i, name in enumerate(labelled):
@@ -78,7 +79,7 @@ def adapt(
                 )
             view = views[name]
             part = {"y": view.y, "mask": view.mask, "weights": view.rows.get("weights")}
-            value, measured = judged(view.output, part, loss, metrics if i == 0 else {}, ignore)
+            value, measured = judged(view.output, part, loss, metrics if i == 0 else {})
             more = as_terms(value)
             terms |= {name if term == "loss" else f"{name}/{term}": m for term, m in more.items()}
             found |= measured
@@ -92,7 +93,11 @@ def adapt(
             variables = with_own_norms(net, variables, own)
         if not aligned.terms:
             return variables
-        views = jax.eval_shape(lambda v, b, k: passed(v.params, v.stats, b, k)[0], variables, dict(batch), key)
+        views = jax.eval_shape(
+            lambda v, b, k: ignoring(passed(v.params, v.stats, b, k)[0], ignore), variables, dict(batch), key
+        )
+        # Labels and masks as they are, because an alignment may check those of the first batch.
+        views = {n: view._replace(y=batch[n].get("y"), mask=batch[n].get("mask")) for n, view in views.items()}
         return aligned.init(key, views, variables)
 
     return Objective(run, init, aligned.commit, net.classes)

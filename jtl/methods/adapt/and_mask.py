@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl import checked, losses, ops
-from jtl.methods.adapt.views import look
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.adapt.vrex import checked as names_of
 from jtl.methods.adapt.vrex import counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
@@ -30,6 +30,7 @@ def and_mask(
     agreement: float = 1.0,
     rescale: bool = False,
     trainable: Mask | None = None,
+    ignore: int | None = None,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     name: str = "and_mask",
 ) -> Objective:
@@ -49,6 +50,7 @@ def and_mask(
       rescale: divide each array of the gradient by the share of its entries that are left. The paper's formula has no
         such factor. The authors' code has it as an option, and DomainBed always uses it.
       trainable: the mask that is passed to the step, so that no other gradients are computed; None for all parameters.
+      ignore: as in `finetune`.
       metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
       name: name of the metric.
 
@@ -76,6 +78,7 @@ def and_mask(
 
         def shares(own: Params) -> tuple[dict[str, Array], Any]:
             views, new = look(net, merge(own, rest), stats, batch, key)
+            views = ignoring(views, ignore)
             risks = {d: risk_of(views, d, loss) for d in names}
             # This device's share of each mean; gradients are summed over devices, so they are exact under pmap too.
             found = {d: m.total / jnp.maximum(ops.batch_sum(m.count), 1e-30) for d, m in risks.items()}

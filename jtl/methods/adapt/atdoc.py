@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jtl import checked, losses, ops
+from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
 from jtl.methods.terms import checked as check_weight
-from jtl.methods.terms import places_of, row_features, row_logits, weighted, with_own
+from jtl.methods.terms import row_features, row_logits, view_of, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -73,7 +74,7 @@ def atdoc(
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del params, key
         (f, kept), (z, _) = row_features(views, view, feature, name), row_logits(views, view, name)
-        places, bank = jnp.asarray(places_of(views, view, name)), stats[name]
+        places, bank = rows_of(view_of(views, view, name).y, name, view), stats[name]
         f, p = jax.lax.stop_gradient((f, jax.nn.softmax(z)))
         f = f / jnp.maximum(jnp.linalg.norm(f, axis=1, keepdims=True), 1e-12)
         said = neighbours_say(f, places, bank["features"], bank["predictions"], neighbours)
@@ -90,7 +91,9 @@ def atdoc(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
-        places_of(views, view, name)
+        target = view_of(views, view, name)
+        jax.eval_shape(lambda y: rows_of(y, name, view), target.y)
+        refuse_labels(target.y, rows, name, target.mask)
         f, z = jax.eval_shape(
             lambda seen: (row_features(seen, view, feature, name)[0], row_logits(seen, view, name)[0]), views
         )

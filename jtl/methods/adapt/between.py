@@ -82,6 +82,9 @@ def _joined(views: Sequence[View]) -> View:
         return views[0]
     features = {n: _rows([v.features[n] for v in views]) for n in views[0].features}
     masks = [ops.kept(view.mask, jax.tree.leaves(view.x)[0].shape[0]) for view in views]
+    given = [view.rows["weights"] for view in views if view.rows.get("weights") is not None]
+    if given:  # a view without weights has those of all ones
+        views = [_weighed(view, jnp.shape(given[0])[1:]) for view in views]
     others = set.intersection(*(set(view.rows) for view in views))
     return View(
         features,
@@ -91,6 +94,11 @@ def _joined(views: Sequence[View]) -> View:
         None if all(view.mask is None for view in views) else jnp.concatenate(masks),
         {name: _rows([view.rows[name] for view in views]) for name in sorted(others)},
     )
+
+
+def _weighed(view: View, shape: tuple[int, ...]) -> View:
+    ones = jnp.ones((jax.tree.leaves(view.x)[0].shape[0], *shape))
+    return view if view.rows.get("weights") is not None else view._replace(rows={**view.rows, "weights": ones})
 
 
 def _rows(parts: Sequence[Any]) -> Any:

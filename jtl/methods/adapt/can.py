@@ -9,6 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jtl import checked, ops
 from jtl.methods.adapt.mmd import check_scales, kernel
+from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
 from jtl.methods.terms import checked as check_weight
 from jtl.methods.terms import (
     clean,
@@ -17,7 +18,7 @@ from jtl.methods.terms import (
     logits_of,
     mean_row,
     own_squared_distances,
-    places_of,
+    view_of,
     weighted,
     with_own,
 )
@@ -86,7 +87,7 @@ def can(
         del params, key
         (fs, ms), (ft, mt) = (features_of(views, of, feature, name) for of in ("source", "target"))
         (zs, _), (zt, _) = (logits_of(views, of, name) for of in ("source", "target"))
-        y, places = labels_of(views, "source", name), ops.gather(jnp.asarray(places_of(views, "target", name)))
+        y, places = labels_of(views, "source", name), ops.gather(rows_of(view_of(views, "target", name).y, name))
         y = jnp.where(ms, y, -1)
         known = mt & (places >= 0) & (places < rows)
         found = jnp.where(known, stats[name][jnp.where(known, places, 0)], -1)
@@ -100,7 +101,9 @@ def can(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
-        places_of(views, "target", name)
+        view = view_of(views, "target", name)
+        jax.eval_shape(lambda y: rows_of(y, name), view.y)
+        refuse_labels(view.y, rows, name, view.mask)
         start = jnp.full(rows, -1, jnp.int32)
         there = name in given.stats and jnp.shape(given.stats[name]) == start.shape
         return given if there else with_own(given, name, start)

@@ -12,6 +12,7 @@ from jtl.checked import whole, within
 from jtl.methods.adapt.own_norms import NAME as OWN
 from jtl.methods.adapt.own_norms import of_domain
 from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.near import near
 from jtl.methods.terms import row_features
 from jtl.methods.views import View
 from jtl.model import Model, Variables
@@ -70,10 +71,10 @@ def cluster_labels(
     def epoch(state: Any, domain: str, data: Any) -> tuple[np.ndarray, np.ndarray]:
         variables = Variables(state.params, {n: part for n, part in state.stats.items() if n != name})
         variables = of_domain(variables, domain) if domain in state.params.get(OWN, {}) else variables
-        found, ys = [], []
+        put, found, ys = near(variables), [], []
         for i in range(len(data)):
             batch = data[i]
-            f, kept = (np.asarray(a) for a in look(variables, batch["x"], batch.get("mask")))
+            f, kept = (np.asarray(a) for a in look(variables, *put((batch["x"], batch.get("mask")))))
             found.append(f[kept])
             ys.append(np.asarray(batch["y"])[kept])
         return np.concatenate(found), np.concatenate(ys)

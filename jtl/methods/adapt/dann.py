@@ -111,13 +111,14 @@ def alternating(
     loss: Callable = losses.cross_entropy,
     *,
     weight: float | Schedule = 1.0,
+    ignore: int | None = None,
     name: str = "critic",
 ) -> tuple[Objective, Objective]:
     """Alternating adversarial training, as two objectives: first the critic is updated, then the network against it.
 
     The critic's turn minimises its loss on features that are held constant (train `select("critic/.*")`). The network's
     turn minimises `mean_source ℓ − λ·L_critic` with the critic held constant (`select("backbone/.*", "head/.*")`), so
-    it responds to the critic of this step, not of the one before.
+    it responds to the critic of this step, not of the one before. `ignore` is that of `finetune`.
 
     Returns:
       The critic's objective and the network's, for `make_step([critic, network], [tx, tx], trainable=[...])`.
@@ -144,7 +145,7 @@ def alternating(
         terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))
         against: dict[str, Mean] = {term: value.scale(-strength) for term, value in terms.items()}
         source = views["source"]
-        value, _ = judged(source.output, {**source.rows, "y": source.y, "mask": source.mask}, loss, {})
+        value, _ = judged(source.output, {**source.rows, "y": source.y, "mask": source.mask}, loss, {}, ignore)
         return {"source": value, **against}, aux
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:

@@ -74,7 +74,9 @@ def domain_mixup(
         p = jax.lax.stop_gradient(jax.nn.softmax(z))
         wanted = b[:, None] * jax.nn.one_hot(y, z.shape[1]) + (1 - b)[:, None] * p
         mixed = jnp.where(kept[:, None], out.output.astype(z.dtype), 0.0)
-        value = mean(losses.cross_entropy(mixed, wanted), kept, source.rows.get("weights"))
+        # A label beyond the classes gives NaN, not a mixture without its class.
+        values = jnp.where(y < z.shape[1], losses.cross_entropy(mixed, wanted), jnp.nan)
+        value = mean(values, kept, source.rows.get("weights"))
         return {name: weighted(value, weight, step)}, Aux(stats)
 
     return Objective(run)

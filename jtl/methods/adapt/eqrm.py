@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jtl import checked, losses, ops
-from jtl.methods.adapt.views import look
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.adapt.vrex import checked as names_of
 from jtl.methods.adapt.vrex import counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
@@ -30,6 +30,7 @@ def eqrm(
     *,
     alpha: float = 0.75,
     burn_in: int = 0,
+    ignore: int | None = None,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
     name: str = "eqrm",
 ) -> Objective:
@@ -52,6 +53,7 @@ def eqrm(
         approximation `mean_d R_d + h √(−2 ln(1 − α))`; they use −1000, for instance.
       burn_in: number of steps at the start in which the objective is the mean of the risks. The optimizer should then
         restart, because its moments are those of another loss: `jtl.optim.restarted`.
+      ignore: as in `finetune`.
       metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
       name: name of the term.
 
@@ -77,6 +79,7 @@ def eqrm(
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         views, stats = look(net, params, stats, batch, key)
+        views = ignoring(views, ignore)
         risks = {d: risk_of(views, d, loss) for d in names}
         r = jnp.stack([whole(m) for m in risks.values()])
         seen = jnp.stack([ops.batch_sum(m.count) > 0 for m in risks.values()])

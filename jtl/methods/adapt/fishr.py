@@ -1,4 +1,4 @@
-"""Fishr: makes the variances of the head's gradients equal over several labelled domains."""
+"""Fishr: makes the variances of the head's gradients equal in several labelled domains."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -31,32 +31,33 @@ def fishr(
 ) -> Objective:
     """The term `λ (1/D) Σ_d ‖s_d − (1/D) Σ_e s_e‖² / P` over labelled domains d, `s_d ← v_d + γ s_d`.
 
-    `v_d = mean_i (g_i − mean_j g_j)²`, one number for each of the head's P parameters ω, `g_i = ∂ℓ_i/∂ω` of a row. The
-    sums s of earlier steps are held constant and stand in the statistics; with γ = 0 the penalty is of this batch
-    alone. As in the authors' code gradients are centred, variances divide by the number of rows, squares are averaged
-    over parameters, where the paper sums them, and s is a sum, not an average: it grows to `v/(1 − γ)`.
+    `g_i = ∂ℓ_i/∂ω` is the gradient of row i with respect to the P parameters ω of the head, and
+    `v_d = mean_i (g_i − mean_j g_j)²` its variance over the rows of domain d, one number per parameter. The statistics
+    keep s. Its part from earlier steps is held constant, and with γ = 0 the penalty uses this batch alone. As in the
+    authors' code, gradients are centred, variances divide by the number of rows, the squares are averaged over the
+    parameters (the paper sums them), and s is a sum and not an average, so it grows to `v/(1 − γ)`.
 
-    Added to `adapt(net, labelled=domains)`. A domain without rows in a batch is left out, and its s stays. Under
-    microbatches s moves once for each part. The gradients are those of the head in evaluation mode, without dropout.
-    They take the memory of rows × P numbers.
+    Use it in `adapt(net, labelled=domains)`. A domain without rows in a batch is left out, and its s does not change.
+    With microbatches, s is updated once per part. The gradients are those of the head in evaluation mode, without
+    dropout. They need memory for rows × P numbers.
 
     Args:
-      net: the network that `adapt` trains; any head whose parameters stand under `head/`.
+      net: the network that `adapt` trains.
       domains: the views' names, two or more.
-      weight: λ, a number or a function of the step. The authors' is 0 for 1,500 steps, in which s moves too, then 1000,
-        from an optimizer that starts anew: `jtl.optim.restarted`. It stands beside the mean of the domains' losses, and
-        `adapt` adds up these losses: theirs is D times as much here.
+      weight: λ, a number or a function of the step. The authors use 0 for 1,500 steps, during which s is updated too,
+        and 1000 afterwards. The optimizer then restarts: `jtl.optim.restarted`. They add the penalty to the mean of the
+        domains' losses, whereas `adapt` sums these losses, so their λ corresponds to D times as much here.
       momentum: γ, in [0, 1).
-      loss: one value per row, as of `adapt`; of several elements a row's gradient is that of their mean.
-      head: the part of the network whose gradients they are.
-      name: of the term, and of s in the statistics.
+      loss: one value per row, as in `adapt`; if a row has several values, its loss is their mean.
+      head: the name of the head whose gradients are used.
+      name: name of the term, and of s in the statistics.
 
     Returns:
       An alignment with the metric `<name>_weight`, the λ of this step.
 
     Raises:
       ValueError: for fewer than two domains, a weight or momentum out of range, or a network without this head; at
-        init, where `name` is taken; while tracing, for a domain that is missing or has no labels.
+        init, if `name` is taken; while tracing, for a domain that is missing or has no labels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -104,7 +105,7 @@ def fishr(
 
 
 def _variance(model: Model, own: Variables, view: View, loss: Callable) -> tuple[Array, Array]:
-    """The variance of each parameter's gradient over the rows of all devices, and whether there are any."""
+    """The variance of each parameter's gradient over the rows of all devices, and whether any row counts."""
     weights = counted(view)
     weights = jnp.ones(jnp.shape(view.y)[:1]) if weights is None else weights.astype(jnp.float32)
     of_rows = weights.sum(tuple(range(1, weights.ndim)))
@@ -121,15 +122,15 @@ def _variance(model: Model, own: Variables, view: View, loss: Callable) -> tuple
 def row_gradients(
     model: Model, variables: Variables, x: Any, y: Any, loss: Callable, weights: Any = None
 ) -> Float[Array, "rows parameters"]:
-    """The gradient of each row's loss, `∂ℓ(model(x_i), y_i)/∂ω`, for all parameters side by side, in evaluation mode.
+    """The gradient of each row's loss, `∂ℓ(model(x_i), y_i)/∂ω`, with all parameters concatenated, in evaluation mode.
 
     Args:
-      model: from x to outputs, each row for itself.
-      variables: its own.
+      model: a model from x to outputs whose rows do not depend on each other.
+      variables: the variables of the model.
       x: a tree of arrays [rows, ...].
-      y: the same.
-      loss: one value per row, or per element: then a row's loss is their mean.
-      weights: None, or of the leading axes of y.
+      y: labels, a tree of arrays [rows, ...].
+      loss: one value per row, or several, whose mean is the row's loss.
+      weights: None, or weights whose axes are the leading axes of y.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

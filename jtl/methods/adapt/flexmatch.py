@@ -1,4 +1,4 @@
-"""FlexMatch: FixMatch with a threshold for each class, lower where few rows have been learned so far."""
+"""FlexMatch: FixMatch with a threshold for each class, which is low while few rows of that class are learned."""
 
 from typing import Any
 
@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jtl import checked, losses, ops
+from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
 from jtl.methods.terms import checked as check_weight
-from jtl.methods.terms import paired_logits, places_of, weighted, with_own
+from jtl.methods.terms import paired_logits, view_of, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -25,30 +26,32 @@ def flexmatch(
     strong: str = "strong",
     name: str = "flexmatch",
 ) -> Objective:
-    """The alignment `λ mean_i 1[max_c p_ic ≥ T_ŷ] · −log q_iŷ`: FixMatch with thresholds T_c that follow the learning.
+    """The alignment `λ mean_i 1[max_c p_ic ≥ T_ŷ] · −log q_iŷ`: FixMatch with a threshold T_c for each class.
 
-    The memory holds for each row of the target the class of its last prediction with `max_c p_c ≥ τ`; σ_c counts the
-    rows of class c, and N₀ those that had no such prediction. With `β_c = σ_c / max(max_k σ_k, N₀)` the threshold is
-    `T_c = τ β_c / (2 − β_c)`. So at first every row learns, and the threshold of a class rises to τ as its rows do.
-    p is held constant. A step's thresholds count the steps before it, also under microbatches.
+    p is the prediction on the weak view, held constant, `ŷ_i = argmax_c p_ic`, and q the prediction on the strong view.
+    The memory keeps one class for each row of the target: that of its last prediction with `max_c p_c ≥ τ`. σ_c is the
+    number of rows with class c, and N₀ the number of rows without a class. With `β_c = σ_c / max(max_k σ_k, N₀)`, the
+    threshold is `T_c = τ β_c / (2 − β_c)`. It is 0 at first, so every row counts. The class with the most rows
+    reaches τ when it has N₀ rows or more. A step uses the thresholds from before it, with microbatches too.
 
     Args:
-      rows: the number of the target's examples.
+      rows: number of target examples.
       weight: λ, a number or a function of the step.
       threshold: τ, in [0, 1].
-      weak: the view that labels come from. Its y is the ROW of each example in the target, `arange(rows)`, not a label:
-        `target = jtl.data.arrays(x, np.arange(len(x)), ...)`, and `jtl.data.pair(source, target, target_labels=True)`
-        keeps it.
-      strong: the view of the same examples in the same order, under a strong augmentation, that learns them.
-      name: of the term, and of the memory in the statistics.
+      weak: the view whose predictions become labels. Its y is the ROW of each example in the target, `arange(rows)`,
+        not a label: use `target = jtl.data.arrays(x, np.arange(len(x)), ...)` and
+        `jtl.data.pair(source, target, target_labels=True)`. Examples with a negative y are not in the memory.
+      strong: the strongly augmented view, of the same examples in the same order, that is trained on these labels.
+      name: name of the term, and of the memory in the statistics.
 
     Returns:
-      An alignment for `adapt` with the metrics `<name>_confident`, the fraction of rows that learn, and
-      `<name>_threshold`, the mean of T over classes.
+      An alignment for `adapt` with the metrics `<name>_confident`, the fraction of rows above their threshold, and
+      `<name>_threshold`, the mean of T over the classes.
 
     Raises:
-      ValueError: for rows below 1, a weight or threshold out of range; at init, where `name` is taken; while tracing,
-        for a view that is missing, views of two sizes, or a weak view whose y are no rows.
+      ValueError: for rows below 1, or a weight or threshold out of range; at init, if `name` is taken, or if the batch
+        shows that y are not rows: two of its examples share one, or one is not below `rows`; while tracing, for a
+        missing view, views that differ in size, or a weak view whose y are not integers [batch].
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -69,22 +72,27 @@ def flexmatch(
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del params, key
         p, q, kept = paired_logits(views, weak, strong, name)
-        places = jnp.asarray(places_of(views, weak, name))
+        places = rows_of(view_of(views, weak, name).y, name, weak)
         p = jax.nn.softmax(jax.lax.stop_gradient(p))
         most, chosen = p.max(1), p.argmax(1)
         memory, limits = stats[name], threshold * class_thresholds(stats[name]["counts"], rows).astype(p.dtype)
         sure = most >= limits[chosen]
         value = mean(jnp.where(sure, losses.cross_entropy(q, chosen), 0.0), kept)
         learned = kept & (most >= threshold) & (places >= 0)
-        at, found = ops.gather(jnp.where(learned, places, rows)), ops.gather(chosen)  # at `rows` they are dropped
+        at, found = (
+            ops.gather(jnp.where(learned, places, rows)),
+            ops.gather(chosen),
+        )  # `rows` is out of bounds, so it is dropped
         labels = memory["labels"].at[at].set(found.astype(jnp.int32), mode="drop")
         metrics = {f"{name}_confident": mean(sure, kept), f"{name}_threshold": limits.mean()}
         return {name: weighted(value, weight, step)}, Aux({**stats, name: {**memory, "labels": labels}}, metrics)
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
-        places_of(views, weak, name)
-        classes = jnp.shape(views[weak].output)[-1]
+        view = view_of(views, weak, name)
+        jax.eval_shape(lambda y: rows_of(y, name, weak), view.y)
+        refuse_labels(view.y, rows, name, view.mask)
+        classes = jnp.shape(view.output)[-1]
         start = {"labels": jnp.full(rows, -1, jnp.int32), "counts": jnp.zeros(classes, jnp.int32)}
         there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
         return given if there else with_own(given, name, start)
@@ -99,11 +107,11 @@ def flexmatch(
 
 
 def class_thresholds(counts: Num[Array, " classes"], rows: int) -> Float[Array, " classes"]:
-    """`β_c / (2 − β_c)` in [0, 1], with `β_c = σ_c / max(max_k σ_k, N − Σ_k σ_k)`: how far each class is learned.
+    """`β_c / (2 − β_c)` in [0, 1] with `β_c = σ_c / max(max_k σ_k, N − Σ_k σ_k)`, the learning status of each class.
 
     Args:
-      counts: σ, the rows that were predicted as each class with certainty.
-      rows: N.
+      counts: σ, the number of rows whose last confident prediction is each class.
+      rows: N, the number of all rows.
 
     Example:
       >>> import jax.numpy as jnp

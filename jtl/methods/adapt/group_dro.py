@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses
-from jtl.methods.adapt.views import look
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.terms import whole
@@ -25,6 +25,7 @@ def group_dro(
     *,
     rate: float = 0.01,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
     name: str = "group_dro",
 ) -> Objective:
     """The objective `Σ_d q_d R_d` over labelled domains, with `R_d` a domain's mean loss and `q_d ∝ q_d e^{η R_d}`.
@@ -38,6 +39,7 @@ def group_dro(
       loss: one value per row.
       rate: η > 0.
       metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
+      ignore: as in `finetune`.
       name: name of q in the statistics.
 
     Returns:
@@ -65,6 +67,7 @@ def group_dro(
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         views, stats = look(net, params, stats, batch, key)
+        views = ignoring(views, ignore)
         risks = {d: risk_of(views, d, loss) for d in names}
         now = jax.lax.stop_gradient(jnp.stack([whole(risks[d]) for d in names]))
         q = jax.nn.softmax(jnp.log(stats[name]) + rate * now.astype(stats[name].dtype))

@@ -47,8 +47,8 @@ def deep_jdot(
       name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count. Its metric
-      `<name>_plan_error` is `Σ_i |Σ_j γ_ij − 1/n|`, 0 for a plan that has converged, at most 2.
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels or of weight 0 do not count.
+      Its metric `<name>_plan_error` is `Σ_i |Σ_j γ_ij − 1/n|`, 0 for a plan that has converged, at most 2.
 
     Raises:
       ValueError: for numbers out of range; while tracing, for a missing view or feature, or labels that are not

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jtl.methods.adapt.mmd import bandwidth, check_scales, kernel
 from jtl.methods.terms import clean, features_of, labels_of, logits_of, mean_row, on_views, own_squared_distances
-from jtl.methods.views import Views
+from jtl.methods.views import Views, classes_of_rows
 from jtl.objective import Objective
 from jtl.typing import Schedule
 
@@ -32,7 +32,7 @@ def lmmd(
       name: name of the term.
 
     Returns:
-      An alignment for `adapt`, for a source with integer labels; rows with negative labels do not count.
+      An alignment for `adapt`, for a source with integer labels; rows with negative labels or of weight 0 do not count.
 
     Raises:
       ValueError: for an invalid weight or scales; while tracing, for a missing view or feature, or labels that are not
@@ -70,7 +70,7 @@ def lmmd_loss(
     a_ic is 1 over the number of source rows of class c if row i is of class c, else 0. b_jc is target row j's
     probability of c divided by its sum over rows, held constant. Pairs of a row with itself count, so the loss is never
     negative. As in the authors' code, the mean is over the classes that occur both as a source label and as a target
-    prediction; the loss is 0 if there is no such class.
+    prediction; the loss is 0 if there is no such class, and NaN for a label beyond the classes.
 
     Args:
       source: features.
@@ -94,7 +94,7 @@ def lmmd_loss(
     check_scales(scales)
     (fs, ms), (ft, mt) = clean(source, source_mask), clean(target, target_mask)
     z, _ = clean(logits, mt)
-    z, y = jax.lax.stop_gradient(z), jnp.where(ms, jnp.asarray(labels), -1)
+    z, y = jax.lax.stop_gradient(z), jnp.where(ms, classes_of_rows(labels, "lmmd"), -1)
     f, kept, classes = jnp.concatenate([fs, ft]), jnp.concatenate([ms & (y >= 0), mt]), z.shape[1]
     f = jnp.where(kept[:, None], f - jax.lax.stop_gradient(mean_row(f, kept))[None], 0.0)
     k = kernel(own_squared_distances(f), bandwidth(f, kept), scales)
@@ -106,4 +106,5 @@ def lmmd_loss(
     there = (of_class > 0).any(0) & predicted
     signed = jnp.concatenate([a, -b])
     by_class = (signed * jnp.matmul(k, signed, precision="highest")).sum(0)
-    return jnp.where(there, by_class, 0.0).sum() / jnp.maximum(there.sum(), 1)
+    value = jnp.where(there, by_class, 0.0).sum() / jnp.maximum(there.sum(), 1)
+    return jnp.where((y >= classes).any(), jnp.nan, value)

@@ -22,7 +22,12 @@ from jtl.typing import Aux, Batch, Key, Params, Stats
 
 
 def mcd(
-    net: Model, second: Model, loss: Callable = losses.cross_entropy, *, name: str = "second"
+    net: Model,
+    second: Model,
+    loss: Callable = losses.cross_entropy,
+    *,
+    ignore: int | None = None,
+    name: str = "second",
 ) -> tuple[Objective, Objective, Objective]:
     """Maximum classifier discrepancy, as three objectives that take turns on one batch.
 
@@ -35,6 +40,7 @@ def mcd(
       net: `jtl.network(backbone=..., head=...)`; its head is the first head.
       second: another head with as many classes, usually of the same kind.
       loss: one value per row.
+      ignore: as in `finetune`.
       name: name of the second head's parameters.
 
     Returns:
@@ -78,8 +84,8 @@ def mcd(
                 if source.y is None:
                     raise ValueError("mcd: the batch has no labels of 'source'")
                 rows = {**source.rows, "y": source.y, "mask": source.mask}
-                value, found = judged(source.output, rows, loss, ACCURACY)
-                for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {})[0])):
+                value, found = judged(source.output, rows, loss, ACCURACY, ignore)
+                for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {}, ignore)[0])):
                     terms |= {head if t == "loss" else f"{head}/{t}": m for t, m in as_terms(of_head).items()}
             if sign:
                 ours, theirs = ops.without_masked((target.output, others[n:]), target.mask)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import losses, ops, rng
-from jtl.methods.adapt.views import look
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.adapt.vrex import checked, counted, labelled, risk_of
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import needs
@@ -29,6 +29,7 @@ def mldg(
     order: int = 2,
     adapted: Mask | None = None,
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
 ) -> Objective:
     """The objective `F(θ) + β G(θ − α ∇F(θ))`, F the mean loss of some domains, G that of the others.
 
@@ -46,6 +47,7 @@ def mldg(
       adapted: the parameters that the inner step changes, which should be those that the train step trains; None for
         all.
       metrics: metrics of each domain, as in `finetune`; they are reported as `<domain>/<metric>`.
+      ignore: as in `finetune`.
 
     Returns:
       An objective on batches `{domain: {"x", "y", "mask"}, ...}` with the terms `<domain>/train` and
@@ -79,6 +81,7 @@ def mldg(
 
         def risks(part: Params) -> tuple[dict[str, Mean], Any]:
             views, new = look(net, merge(part, rest), stats, batch, key)
+            views = ignoring(views, ignore)
             return {d: risk_of(views, d, loss) for d in names}, (views, new)
 
         def of_train(part: Params) -> tuple[Any, Any]:

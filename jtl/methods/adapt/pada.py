@@ -11,6 +11,7 @@ from jtl import losses
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import DOMAINS, weighed
 from jtl.methods.finetune.finetune import ACCURACY
+from jtl.methods.near import near
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import Metric
 from jtl.model import Model, Variables
@@ -29,6 +30,7 @@ def pada(
     weight: float | Schedule = 1.0,
     alignments: Sequence[Objective | Callable] = (),
     metrics: Mapping[str, Callable | Metric] = ACCURACY,
+    ignore: int | None = None,
     name: str = "critic",
 ) -> Objective:
     """The objective `Σ_i γ_{y_i} ℓ_i / Σ_i γ_{y_i}` on the source, plus `dann` with weights `γ_{y_i}` of source rows.
@@ -44,6 +46,7 @@ def pada(
       weight: λ of the reversed gradient, a number or a function of the step.
       alignments: further alignments, as in `adapt`.
       metrics: metrics on the source.
+      ignore: as in `finetune`; γ is 0 for such a row.
       name: as in `dann`.
 
     Returns:
@@ -67,7 +70,7 @@ def pada(
     def rows(views: Views) -> dict[str, Any]:
         return {"source": views["source"].rows["weights"], "target": jnp.ones(len(views["target"].output))}
 
-    inner = adapt(net, loss, [weighed(critic, weight, name, rows), *alignments], metrics=metrics)
+    inner = adapt(net, loss, [weighed(critic, weight, name, rows), *alignments], metrics=metrics, ignore=ignore)
 
     def with_weights(batch: Batch, gamma: Any) -> dict[str, Any]:
         needs(batch, DOMAINS, "pada")
@@ -119,10 +122,11 @@ def class_weights(net: Model, target: Any) -> Callable[[Any], Any]:
 
     def run(state: Any) -> Any:
         own = {n: part for n, part in state.stats.items() if n != NAME}
-        total, count = 0.0, 0
+        variables = Variables(state.params, own)
+        put, total, count = near(variables), 0.0, 0
         for i in range(len(target)):
             batch = target[i]  # once, because each access reads its files
-            p = np.asarray(predict(Variables(state.params, own), batch["x"]), np.float64)
+            p = np.asarray(predict(variables, put(batch["x"])), np.float64)
             mask = batch.get("mask")
             p = p if mask is None else p[np.asarray(mask) > 0]
             total, count = total + p.sum(0), count + len(p)

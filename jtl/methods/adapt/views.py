@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import ops
+from jtl.methods.finetune.finetune import weights_without
 from jtl.methods.views import View as View
 from jtl.methods.views import Views as Views
 from jtl.model import Model, Variables
@@ -41,6 +42,18 @@ def look(net: Model, params: Params, stats: Stats, batch: Batch, key: Key | None
         views[name] = View(features, output, part["x"], part.get("y"), part.get("mask"), others)
         start = rows.stop
     return views, stats
+
+
+def ignoring(views: Views, ignore: int | None) -> Views:
+    """The views with a weight of 0 for each element whose label is `ignore`, which all readers of labels leave out."""
+    if ignore is None:
+        return views
+    found = dict(views)
+    for name, view in views.items():
+        if view.y is not None:
+            weights = weights_without(ignore, view.y, view.rows.get("weights"))
+            found[name] = view._replace(rows={**view.rows, "weights": weights})
+    return found
 
 
 def _same_rows(first: str, ours: Any, name: str, theirs: Any) -> None:

@@ -74,15 +74,16 @@ def checked(domains: Sequence[str]) -> tuple[str, ...]:
 
 
 def labelled(views: Views, domain: str) -> View:
-    """A view with labels, with zeros in its output for masked rows that cannot be computed with.
+    """A view with labels, with zeros for numbers that do not count and cannot be computed with, such as NaN.
 
     Raises:
-      ValueError: for a missing view or has no labels.
+      ValueError: for a view that is missing or has no labels.
     """
     if domain not in views or views[domain].y is None:
         raise ValueError(f"the batch has no labels of {domain!r}, only views {sorted(views)}")
     view = views[domain]
-    return view._replace(output=ops.without_masked(view.output, view.mask))
+    output, y = ops.without_masked((view.output, view.y), view.mask)
+    return view._replace(output=output, y=ops.without_masked(y, view.rows.get("weights")))
 
 
 def risk_of(views: Views, domain: str, loss: Callable) -> Mean:

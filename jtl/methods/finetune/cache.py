@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jtl.methods.near import near
 from jtl.model import Variables
 from jtl.params import flatten
 from jtl.paths import local
@@ -117,7 +118,8 @@ def compiled(run: Callable[[Any, Any], Any], variables: Variables, cache: str | 
     if cache is not None:
         return Cache(cache, run, variables)
     jitted, placed = jax.jit(run), jax.device_put(variables)  # once, because each call would copy NumPy arrays
-    return lambda x: jitted(placed, x)
+    put = near(placed)
+    return lambda x: jitted(placed, put(x))
 
 
 def _named(kind: str, tree: Any) -> dict[str, Any]:

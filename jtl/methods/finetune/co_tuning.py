@@ -77,6 +77,7 @@ def co_tuning(
             has = jax.tree.map(jnp.shape, view.output)
             raise ValueError(f"{name}: 'source' needs a head {head!r} of {table.shape[1]} classes, and has {has}")
         y = jnp.asarray(view.y)
+        y = y.astype(jnp.promote_types(y.dtype, jnp.int32))  # a number of classes may not fit 8-bit labels
         if y.shape[1:] == table.shape[:1]:  # distributions, such as those of mixed batches
             inside, target = None, jnp.matmul(y.astype(table.dtype), stats[name], precision="highest")
         else:

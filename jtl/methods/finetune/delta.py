@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float
 from jtl import losses, ops
 from jtl.methods.finetune.feature_distillation import feature_of, teacher_feature
 from jtl.methods.finetune.finetune import evaluation
+from jtl.methods.near import near
 from jtl.methods.terms import checked, weighted, with_own
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Mean, mean
@@ -166,9 +167,9 @@ def channel_attention(
         kept = 1 - jnp.eye(channels + 1, channels)  # the last row removes nothing
         return jax.lax.map(lambda factors: value(factors, variables, batch), kept)
 
-    total, count = jnp.zeros(channels + 1), jnp.zeros(channels + 1)
+    put, total, count = near(variables), jnp.zeros(channels + 1), jnp.zeros(channels + 1)
     for batch in batches:
-        found = values(variables, dict(batch))
+        found = values(variables, put(dict(batch)))
         total, count = total + found.total, count + found.count
     if not float(count.sum()):
         raise ValueError("channel_attention needs at least one labelled row")

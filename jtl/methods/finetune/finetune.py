@@ -142,7 +142,7 @@ def judged(
 ) -> tuple[Mean | dict[str, Mean], dict[str, Any]]:
     """The loss and the metrics of a batch's output, over the elements that its mask and weights keep."""
     y, mask = batch["y"], batch.get("mask")
-    weights = weights_of(y, batch.get("weights"), ignore)
+    weights = weights_without(ignore, y, batch.get("weights"))
     y = ops.without_masked(y, mask)
     if isinstance(weights, Mapping):
         y = {name: ops.without_masked(part, weights.get(name)) for name, part in y.items()}
@@ -165,14 +165,15 @@ def judged(
     }
 
 
-def weights_of(y: Any, given: Any, ignore: int | None) -> Any:
+def weights_without(ignore: int | None, y: Any, given: Any) -> Any:
     """Weights of elements: those of the batch, but 0 for the label to ignore."""
     if ignore is None:
         return given
     if isinstance(y, Mapping):
         own = given or {}
-        return {name: weights_of(part, own.get(name), ignore) for name, part in y.items()}
-    kept = jnp.asarray(y) != ignore
+        return {name: weights_without(ignore, part, own.get(name)) for name, part in y.items()}
+    y = jnp.asarray(y)
+    kept = y.astype(jnp.promote_types(y.dtype, jnp.int32)) != ignore  # in 8 bits -1 would be 255
     return kept if given is None else element_weights(kept.shape, kept, given)
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jtl import rng
+from jtl.methods.near import near
 from jtl.methods.views import classes_of_rows
 from jtl.metrics.accumulate import element_weights
 from jtl.model import Model, Variables, upcast
@@ -76,13 +77,13 @@ def fisher_diagonal(
     floats_only(part, "fisher_diagonal", "trainable")
     squares = jax.jit(lambda *args: _squares(net, labels, *args))
     placed = jax.device_put((part, rest, variables.stats))  # once, because each call would copy NumPy arrays
-    total, count = jax.tree.map(jnp.zeros_like, upcast(placed[0])), jnp.zeros(())
+    put, total, count = near(placed), jax.tree.map(jnp.zeros_like, upcast(placed[0])), jnp.zeros(())
     for i, batch in enumerate(batches):
         wanted = {name: batch[name] for name in ("x", "mask", "weights") if batch.get(name) is not None}
         if labels == "given":
             wanted["y"] = classes_of_rows(batch.get("y"), "fisher_diagonal", "batch")
         own = None if key is None else rng.stream(key, "fisher", i)
-        total, count = jax.tree.map(jnp.add, (total, count), squares(*placed, wanted, own))
+        total, count = jax.tree.map(jnp.add, (total, count), squares(*placed, put(wanted), own))
     if not float(count) > 0:
         raise ValueError("fisher_diagonal needs at least one row that counts")
     return jax.tree.map(lambda t: t / count.astype(t.dtype), total), jax.tree.map(jnp.array, part)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from jtl import losses
 from jtl.methods.finetune.distillation import divergence
-from jtl.methods.finetune.finetune import ACCURACY, finetune, weights_of
+from jtl.methods.finetune.finetune import ACCURACY, finetune, weights_without
 from jtl.methods.terms import checked, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import Metric, element_weights, mean
@@ -82,7 +82,7 @@ def r_drop(
         if kept is None and isinstance(z, jax.Array):
             kept = positions(z.shape, first.features, first.x)
         values = _symmetric(z, other, name) if distance is None else distance(z, other)
-        weights = weights_of(first.y, first.rows.get("weights"), ignore)
+        weights = weights_without(ignore, first.y, first.rows.get("weights"))
         if isinstance(weights, Mapping):
             raise ValueError(f"{name}: labels with weights by name, {sorted(weights)}, do not say what counts here")
         if kept is not None and jnp.shape(values)[:2] == kept.shape:

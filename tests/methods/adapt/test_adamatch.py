@@ -100,6 +100,12 @@ def test_masked_rows_reach_nothing():
     assert largest_difference(aux.stats["adamatch"], VARIABLES.stats["adamatch"]) == 0
 
 
+def test_a_masked_row_of_the_source_has_no_label_in_the_strong_view():
+    rows = {**ROWS, "source_strong": {"x": ROWS["source_strong"]["x"]}}
+    found, wanted = (OBJECTIVE(VARIABLES.params, VARIABLES.stats, r, KEY, 0)[0]["source_strong"] for r in (rows, ROWS))
+    np.testing.assert_allclose(found.value, wanted.value, rtol=1e-6)
+
+
 def test_eight_devices_take_the_step_of_one():
     rows, results = data(16, 24), []
     step = make_step(OBJECTIVE, optax.sgd(0.1))

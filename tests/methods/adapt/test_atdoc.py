@@ -94,7 +94,10 @@ def test_rows_outside_of_the_memory_reach_none_of_it():
     z, f = 9 * jnp.eye(3), jnp.eye(3)
     views = {"target": View({"pooled": f}, z, None, jnp.array([-1, 1, 7]), None, {})}
     term = atdoc(3, neighbours=1)
-    stats = term.init(KEY, views, Variables({}, {})).stats
+    rows = {"target": views["target"]._replace(y=jnp.arange(3))}
+    stats = term.init(KEY, rows, Variables({}, {})).stats
+    with pytest.raises(ValueError, match="atdoc: 2 examples of the batch have y=1; y must be the row"):
+        term.init(KEY, {"target": views["target"]._replace(y=jnp.array([1, 0, 1]))}, Variables({}, {}))
     terms, aux = jax.jit(term.loss)({}, stats, views, KEY, 0)
     assert terms["atdoc"].value == 0  # nothing was stored before
     assert np.asarray(aux.stats["atdoc"]["features"]).sum(1).tolist() == [0, 1, 0]

@@ -11,6 +11,7 @@ from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.between import between
 from jtl.methods.adapt.coral import coral
 from jtl.methods.adapt.dann import dann
+from jtl.methods.adapt.lmmd import lmmd
 from jtl.methods.adapt.mean_teacher import mean_teacher
 from jtl.networks import network
 from jtl.params import select
@@ -52,6 +53,17 @@ def test_coral_is_that_of_numpys_covariances_of_those_rows(setup, source, target
         difference = covariance(net, start, [a] if isinstance(a, str) else a) - covariance(net, start, [b])
         expected = (difference**2).sum() / (4 * difference.shape[0] ** 2)
         np.testing.assert_allclose(terms[name].value, expected, rtol=1e-4)
+
+
+def test_weights_of_one_of_several_sources_are_those_of_its_rows(setup):
+    """A weight of 0 is a mask to a term that reads labels."""
+    net, _, start = setup
+    objective = adapt(net, alignments=[between(lmmd(), source=("source", "second"))], labelled=("source", "second"))
+    kept, found = np.arange(10) % 3 > 0, []
+    for field in ("mask", "weights"):
+        rows = {**ROWS, "second": {**ROWS["second"], field: kept}}
+        found.append(float(objective(start.params, start.stats, rows, jax.random.key(2), 0)[0]["lmmd"].value))
+    assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
 def test_each_critic_of_its_own_learns_from_its_own_views(setup):

@@ -158,11 +158,14 @@ def test_the_term_reads_the_labels_of_its_rows_and_of_no_others():
     mask = np.arange(8) != 7
     batch = {"source": {"x": SOURCE[:9], "y": SOURCE_Y[:9]}, "target": {"x": TARGET[:8], "y": places, "mask": mask}}
     objective = adapt(net, alignments=[can(30, 2.0)])
-    variables = objective.init(KEY, batch)
+    there = {**batch["target"], "y": np.arange(8)}
+    variables = objective.init(KEY, {**batch, "target": there})
     assert variables.stats["can"].tolist() == [-1] * 30
+    with pytest.raises(ValueError, match="can: y=30 is no row of a target of 30 examples"):
+        objective.init(KEY, batch)
     labels = np.where(np.arange(30) % 4 == 0, -1, TARGET_Y)
     given = variables._replace(stats={"can": jnp.asarray(labels, jnp.int32)})
-    again = objective.init(KEY, batch, given)
+    again = objective.init(KEY, {**batch, "target": there}, given)
     np.testing.assert_array_equal(again.stats["can"], labels)
     own = np.array([labels[3], labels[29], -1, -1, labels[7], labels[12], labels[0], -1])
     out = [net.apply(Variables(variables.params, {}), x, train=False)[0] for x in (SOURCE[:9], TARGET[:8])]

@@ -56,6 +56,14 @@ def test_the_term_is_that_of_numpy(shared):
     np.testing.assert_allclose(terms["domain_mixup"].value, 0.7 * np.mean(values), rtol=1e-5)
 
 
+def test_a_label_beyond_the_classes_is_nan_unless_it_is_masked():
+    y, where = ROWS["source"]["y"], np.arange(16)
+    for row, known in ((3, False), (1, True)):  # row 1 is masked
+        source = {**ROWS["source"], "y": np.where(where == row, 3, y).astype(y.dtype)}
+        found = run(VARIABLES.params, {**ROWS, "source": source})
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found)) == known
+
+
 def test_masked_rows_reach_nothing():
     spoilt = {
         d: {**part, "x": np.where(part["mask"][:, None], part["x"], np.nan).astype(np.float32)}

@@ -100,13 +100,33 @@ def test_what_does_not_fit_is_refused(run):
         flexmatch(5)({}, {}, views, KEY, 0)
     with pytest.raises(ValueError, match="needs a view 'target'"):
         flexmatch(5).init(KEY, {"strong": views["strong"]}, Variables({}, {}))
+    for wrong, mask, message in (
+        (np.arange(12) % 3, None, "4 examples of the batch have y=0; y must be the row of each example, not its"),
+        (np.arange(12) + 20, None, "y=31 is no row of a target of 30 examples"),
+        (np.maximum(np.arange(12), 2), np.arange(12) > 0, "2 examples of the batch have y=2"),
+    ):
+        rows = batch_of(0)
+        rows["target"] |= {"y": wrong, "mask": np.ones(12, bool) if mask is None else mask}
+        with pytest.raises(ValueError, match=f"flexmatch: {message}.*np.arange"):
+            objective.init(KEY, rows)
+
+
+def test_rows_of_eight_bits_are_those_of_thirty_two():
+    """A masked row's place lies beyond the last: with 256 rows that was row 0."""
+    z, mask = 9 * jnp.eye(3), np.array([True, False, True])
+    views = {n: View({}, z, None, jnp.array([5, 6, 7], jnp.uint8), mask, {}) for n in ("target", "strong")}
+    term = flexmatch(256)
+    _, aux = term({}, term.init(KEY, views, Variables({}, {})).stats, views, KEY, 0)
+    labels = np.asarray(aux.stats["flexmatch"]["labels"])
+    assert {i: labels[i] for i in np.flatnonzero(labels >= 0)} == {5: 0, 7: 2}
 
 
 def test_rows_outside_of_the_memory_reach_none_of_it():
     z = 9 * jnp.eye(3)
     views = {n: View({}, z, None, jnp.array([-1, 1, 7]), None, {}) for n in ("target", "strong")}
     term = flexmatch(3)
-    stats = term.init(KEY, views, Variables({}, {})).stats
+    rows = {n: view._replace(y=jnp.arange(3)) for n, view in views.items()}
+    stats = term.init(KEY, rows, Variables({}, {})).stats
     _, aux = jax.jit(term.loss)({}, stats, views, KEY, 0)
     assert aux.stats["flexmatch"]["labels"].tolist() == [-1, 1, -1]
     assert term.commit(aux.stats, {})["flexmatch"]["counts"].tolist() == [0, 1, 0]

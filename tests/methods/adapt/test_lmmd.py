@@ -54,6 +54,12 @@ def test_no_class_in_common_gives_zero():
     assert float(lmmd_loss(jnp.ones((2, 2)), jnp.zeros((2, 2)), jnp.array([0, 0]), jnp.array([[0.0, 9.0]] * 2))) == 0
 
 
+def test_a_label_beyond_the_classes_is_nan_unless_it_is_masked():
+    f, z, y = jnp.ones((2, 2)), jnp.eye(2), jnp.array([0, 2])
+    assert np.isnan(lmmd_loss(f, f, y, z))
+    assert np.isfinite(lmmd_loss(f, f, y, z, jnp.array([True, False])))
+
+
 def test_bad_input_raises():
     with pytest.raises(ValueError, match=r"scales=\(-1\.0,\)"):
         lmmd(scales=(-1.0,))

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from jtl import ops
-from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.adapt.source_free.rows import refuse_labels, refuse_missing, rows_of
+from jtl.methods.near import near
 from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity
@@ -38,7 +39,8 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
       An objective on batches `{"x", "y", "mask"}` in which y is the ROW of the example, `arange(rows)`, not a label.
 
     Raises:
-      ValueError: if there are not more rows than neighbours, or for numbers of neighbours below 1.
+      ValueError: if there are not more rows than neighbours, or for numbers of neighbours below 1; at init, if the
+        batch shows that its y are not rows; while tracing, for y that are not integers [batch].
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -63,7 +65,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
         x = ops.without_masked(batch["x"], batch.get("mask"))
         out, moved = net.apply(Variables(params, own), x, train=True, key=key)
         (logits, mask), (read, _) = (clean(a, batch.get("mask")) for a in (out.output, out.read))
-        p, places = jax.nn.softmax(logits.astype(jnp.float32)), jnp.asarray(batch["y"])
+        p, places = jax.nn.softmax(logits.astype(jnp.float32)), rows_of(batch.get("y"), NAME)
         features = _unit(jax.lax.stop_gradient(read).astype(jnp.float32))
         rows_of_all = map(ops.gather, (places, mask, features, jax.lax.stop_gradient(p)))
         bank = _replaced(stats[NAME], *rows_of_all)  # every device keeps the same bank
@@ -79,6 +81,7 @@ def nrc(net: Model, rows: int, *, neighbours: int = 3, expanded: int = 3, affini
         return terms, Aux({**moved, NAME: bank}, {}, {"output": out.output, "read": out.read})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        refuse_labels(batch.get("y"), rows, NAME, batch.get("mask"))
         made = complete(net.init, key, batch["x"], given)
         out = jax.eval_shape(lambda v: net.apply(v, batch["x"], train=False)[0], made)
         bank = {
@@ -100,7 +103,7 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
       target: batches `{"x", "y", "mask"}`, y the row of each example; `len(target)` batches together hold every row.
 
     Raises:
-      ValueError: if a row of the target is in none of the batches.
+      ValueError: if a row of the target is in none of the batches, or one of theirs does not exist.
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -122,13 +125,13 @@ def memory(net: Model, variables: Variables, target: Any) -> Variables:
         out, _ = net.apply(own, batch["x"], train=False)
         mask = jnp.ones(len(out.output), bool) if batch.get("mask") is None else batch["mask"] > 0
         p = jax.nn.softmax(out.output.astype(jnp.float32))
-        return _replaced(bank, batch["y"], mask, _unit(out.read.astype(jnp.float32)), p)
+        return _replaced(bank, rows_of(batch.get("y"), "memory"), mask, _unit(out.read.astype(jnp.float32)), p)
 
-    bank, places = variables.stats[NAME], []
+    put, bank, places = near(own), variables.stats[NAME], []
     for i in range(len(target)):
         batch = target[i]
         places.append(np.asarray(batch["y"])[... if batch.get("mask") is None else np.asarray(batch["mask"]) > 0])
-        bank = add(own, bank, batch)
+        bank = add(own, bank, put(batch))
     refuse_missing(len(bank["features"]), np.concatenate(places))
     return variables._replace(stats={**variables.stats, NAME: bank})
 
@@ -165,8 +168,8 @@ def neighbours_of(
 
 
 def _replaced(bank: Any, places: Array, mask: Array, features: Array, predictions: Array) -> Any:
-    """The bank with a batch's rows replaced; masked rows get an index out of bounds, so they are dropped."""
-    at = jnp.where(mask, places, len(bank["features"]))
+    """The bank with a batch's rows replaced; masked ones get an index out of bounds, so they are dropped."""
+    at = jnp.where(mask & (places >= 0), places, len(bank["features"]))
     return {
         "features": bank["features"].at[at].set(features, mode="drop"),
         "predictions": bank["predictions"].at[at].set(predictions, mode="drop"),

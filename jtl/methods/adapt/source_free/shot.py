@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from jtl import losses, ops
-from jtl.methods.adapt.source_free.rows import refuse_missing
+from jtl.methods.adapt.source_free.rows import refuse_labels, refuse_missing, rows_of
+from jtl.methods.near import near
 from jtl.methods.terms import clean
 from jtl.metrics.accumulate import mean
 from jtl.metrics.certainty import diversity, entropy
@@ -38,7 +39,8 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
       `jtl.data.arrays(x, np.arange(len(x)), ...)`.
 
     Raises:
-      ValueError: for rows below 1, or a weight below 0.
+      ValueError: for rows below 1, or a weight below 0; at init, if the batch shows that its y are not rows; while
+        tracing, for y that are not integers [batch].
 
     Example:
       >>> import jax, numpy as np, jtl
@@ -63,7 +65,8 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
         x = ops.without_masked(batch["x"], mask)
         out, moved = net.apply(Variables(params, _own(stats)), x, train=True, key=key)
         logits, kept = clean(out.output, mask)
-        y = labels[batch["y"]]
+        places = rows_of(batch.get("y"), NAME)
+        y = labels.at[jnp.where(places < 0, rows, places)].get(mode="fill", fill_value=-1)
         known = (y >= 0) & kept
         terms = {
             "entropy": mean(entropy(logits), kept),
@@ -73,6 +76,7 @@ def shot(net: Model, rows: int, *, weight: float = 0.3) -> Objective:
         return terms, Aux({**moved, NAME: labels}, {}, {"output": out.output, "read": out.read})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
+        refuse_labels(batch.get("y"), rows, NAME, batch.get("mask"))
         made = complete(net.init, key, batch["x"], given)
         return made._replace(stats={NAME: jnp.full(rows, -1, jnp.int32), **made.stats})
 
@@ -90,7 +94,7 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
         epoch, which must hold every row.
 
     Raises:
-      ValueError: when run, if a row of the target is in none of the batches.
+      ValueError: when run, if a row of the target is in none of the batches, or one of theirs does not exist.
 
     Example:
       >>> import numpy as np, jtl
@@ -109,11 +113,12 @@ def pseudo_labels(net: Model, target: Any) -> Callable[[Any], Any]:
     def run(state: Any) -> Any:
         labels = np.asarray(state.stats[NAME])
         variables = Variables(state.params, _own(state.stats))
+        put = near(variables)
         reads, logits, places = [], [], []
         for i in range(len(target)):
             batch = target[i]
             kept = np.ones(len(batch["y"]), bool) if batch.get("mask") is None else np.asarray(batch["mask"]) > 0
-            read, z = (np.asarray(a) for a in look(variables, batch["x"]))
+            read, z = (np.asarray(a) for a in look(variables, put(batch["x"])))
             reads.append(read[kept])
             logits.append(z[kept])
             places.append(np.asarray(batch["y"])[kept])

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.methods.adapt.test_time.norms import without_dropout
+from jtl.methods.near import near
 from jtl.model import Model, Variables
 from jtl.params import flatten
 from jtl.transform.batch_statistics import of_batch
@@ -45,9 +46,10 @@ def ada_bn(net: Model, variables: Variables, batches: Iterable[Any]) -> Variable
     quiet = without_dropout(net)
     of = jax.jit(lambda variables, x: of_batch(quiet, variables, x, jax.random.key(0)))
     placed = jax.device_put(variables)  # once, because each call would copy NumPy arrays
+    put = near(placed)
     seen, rows, found, share = [], [], variables.stats, variables.stats
     for x in batches:
-        found, share = of(placed, x)
+        found, share = of(placed, put(x))
         seen.append(jax.device_get(flatten(found)))
         rows.append(len(jax.tree.leaves(x)[0]))
     if not seen:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jtl.methods.adapt.test_time.norms import norms
 from jtl.methods.adapt.test_time.predictions import classes_of, kept, logits_of
 from jtl.methods.finetune.fisher import fisher_distance
+from jtl.methods.near import near
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy, mean_prediction
 from jtl.model import Model, Variables
@@ -125,9 +126,10 @@ def fisher_information(
 
     gradient = jax.jit(jax.grad(loss))
     placed = jax.device_put((part, rest, variables.stats))  # once, because each call would copy NumPy arrays
+    put = near(placed)
     total, count = jax.tree.map(jnp.zeros_like, part), 0
     for x in batches:
-        total = jax.tree.map(lambda t, g: t + g**2, total, gradient(*placed, x))
+        total = jax.tree.map(lambda t, g: t + g**2, total, gradient(*placed, put(x)))
         count += 1
     if not count:
         raise ValueError("fisher_information needs at least one batch of inputs")

@@ -30,6 +30,35 @@ def outputs(variables, x=X):
     return np.asarray(out.read, np.float64), z, e / e.sum(1, keepdims=True)
 
 
+@pytest.mark.parametrize("make", [shot, nrc])
+def test_what_cannot_be_the_rows_of_the_target_is_refused(make):
+    objective, batch = make(NET, 20), {"x": X[:4], "y": np.arange(4)}
+    variables = objective.init(KEY, batch)
+    for y, message in ((np.array([0, 1, 1, 2]), "2 examples of the batch have y=1"), (np.arange(17, 21), "y=20 is no")):
+        with pytest.raises(ValueError, match=f"{make.__name__}: {message}"):
+            objective.init(KEY, {**batch, "y": y})
+    for bad in ({"x": X[:4]}, {**batch, "y": np.zeros(4)}):
+        with pytest.raises(ValueError, match=f"{make.__name__}: y of 'target' must be the row of each example"):
+            objective(variables.params, variables.stats, bad, KEY, 0)
+    beyond = [{**batch, "x": X, "y": np.arange(-1, 20)[1:]}, {**batch, "y": np.array([-1, 0, 1, 2])}]
+    state = make_step(objective, optax.sgd(0.1)).init(variables, KEY)
+    passed = {nrc: lambda: memory(NET, variables, beyond), shot: lambda: pseudo_labels(NET, beyond)(state)}
+    with pytest.raises(ValueError, match="hold the row -1, and it has the rows 0 to 19"):
+        passed[make]()
+
+
+def test_a_row_that_the_target_lacks_has_no_pseudo_label_and_no_memory():
+    batch = {"x": X[:2], "y": np.array([-1, 20])}
+    objective = shot(NET, 20)
+    variables = objective.init(KEY, {**batch, "y": np.arange(2)})
+    loss, _ = objective(variables.params, {"shot": jnp.zeros(20, jnp.int32)}, batch, KEY, 0)
+    assert float(loss["pseudo"].count) == 0
+    objective = nrc(NET, 20)
+    variables = objective.init(KEY, {**batch, "y": np.arange(2)}, variables._replace(stats={}))
+    _, aux = objective(variables.params, variables.stats, batch, KEY, 0)
+    assert largest_difference(aux.stats, variables.stats) == 0
+
+
 def nearest_by_hand(f, p):
     """One round of the paper: weighted means, then the smallest cosine distance, each by loops."""
     g = [np.append(row, 1) / np.linalg.norm(np.append(row, 1)) for row in f]
