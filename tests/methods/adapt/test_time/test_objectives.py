@@ -218,15 +218,21 @@ def test_roid_weighs_certain_and_diverse_rows(variables):
 
 
 def test_roid_is_its_formula(variables):
-    value, aux, _ = value_and_grad(roid(NET, lambda key, x: -x, momentum=0.9), variables)
-    z, other = logits(variables.params), logits(variables.params, -X)
-    p, q = softmax(z), softmax(other)
-    w = roid_by_hand(z, np.full(4, 0.25), 1 / 3)
-    clipped = np.minimum(p, 0.99)
-    ratio = -(clipped * np.log(clipped / (1 - clipped) + 1e-5)).sum(1)
-    symmetric = -0.5 * ((p * np.log(q)).sum(1) + (q * np.log(p)).sum(1))
-    np.testing.assert_allclose(value, (w * (ratio + symmetric)).mean(), rtol=1e-3)
-    np.testing.assert_allclose(aux.stats["roid"], 0.9 * 0.25 + 0.1 * p.mean(0), rtol=1e-4)
+    value, aux, grads = value_and_grad(roid(NET, lambda key, x: -x, temperature=0.5, momentum=0.8), variables)
+    z, other = (logits(variables.params, x).astype(np.float64) for x in (X, -X))
+    p, w = softmax(z), roid_by_hand(z, np.full(4, 0.25), 0.5)
+
+    def loss(shift):
+        p, q = softmax(z + shift), softmax(other + shift)
+        clipped = np.minimum(p, 0.99)
+        ratio = -(clipped * np.log(clipped / (1 - clipped) + 1e-5)).sum(1)
+        return (w * (ratio - 0.5 * ((p * np.log(q)).sum(1) + (q * np.log(p)).sum(1)))).mean()
+
+    np.testing.assert_allclose(value, loss(0), rtol=1e-3)
+    slope = [(loss(e) - loss(-e)) / 2e-6 for e in 1e-6 * np.eye(4)]  # w is held constant
+    np.testing.assert_allclose(grads["head"]["out"]["bias"], slope, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(aux.metrics["selected"].value, (w > 0).mean(), rtol=1e-6)
+    np.testing.assert_allclose(aux.stats["roid"], 0.8 * 0.25 + 0.2 * p.mean(0), rtol=1e-4)
     prior = p.mean(0)
     smooth = max(1 / 20, 1 / 4) / prior.max()
     np.testing.assert_allclose(softmax(np.asarray(aux.outputs["output"])), normalised(p * (prior + smooth)), rtol=1e-4)
