@@ -38,6 +38,7 @@ def test_the_weight_follows_the_papers_schedule(p):
     expected = 2 / (1 + math.exp(-10 * p)) - 1
     for total_steps in (40, 10_000):  # tied to the run's own length, not to a constant
         np.testing.assert_allclose(weight_schedule(total_steps)(int(p * total_steps)), expected, atol=1e-6)
+    np.testing.assert_allclose(weight_schedule(40, gain=3.0)(int(p * 40)), 2 / (1 + math.exp(-3 * p)) - 1, atol=1e-6)
 
 
 def test_schedules_have_their_golden_values():

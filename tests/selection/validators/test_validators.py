@@ -197,6 +197,37 @@ def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
             v.label_free(net, target, scores)
 
 
+def test_scores_by_name_are_those_of_the_rows():
+    import jtl
+
+    net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(4))
+    x, there, y = F[:24].astype(np.float32), F.astype(np.float32) + 2, Z[:24].argmax(1)
+    variables = net.init(jax.random.key(0), x)
+    head = jax.tree.map(np.asarray, variables.params["head"]["out"])
+    z, here = (rows @ head["kernel"] + head["bias"] for rows in (there, x))
+    losses = -(here - np.log(np.exp(here).sum(1, keepdims=True)))[np.arange(24), y]
+    w = v.cross_fitted_ratio(x, there)
+    wanted = {
+        "certainty": v.certainty(z),
+        "diversity": v.diversity(z),
+        "im": v.information_maximisation(z),
+        "bnm": v.nuclear_norm(z),
+        "snd": v.soft_neighbourhood_density(z),
+        "clustering": v.class_clustering(there, z),
+        "source_accuracy": v.accuracy(here, y),
+        "reverse": v.reverse_validation(there, z, x, y),
+        "iw_risk": (w * losses).sum() / w.sum(),
+        "dev": v.deep_embedded_validation(losses, w),
+        "devn": v.deep_embedded_validation(losses, w, "max"),
+    }
+    source = jtl.data.arrays(x, y, batch_size=24, classes=4, shuffle=False)
+    target = jtl.data.arrays(there, Z.argmax(1), batch_size=40, classes=4, shuffle=False)
+    found = v.label_free(net, target, list(wanted), source=source, oracle=True)(variables)
+    oracle = (z.argmax(1) == Z.argmax(1)).mean()
+    assert found == pytest.approx(wanted | {"mean_weight": w.mean(), "ORACLE/accuracy": oracle}, rel=1e-4)
+    assert len({round(float(value), 6) for value in wanted.values()}) == len(wanted)
+
+
 def test_mixval_by_name_is_that_of_the_rows_that_count():
     from nets import dense, top
 
