@@ -63,8 +63,8 @@ def value_and_grad(objective, variables, batch=BATCH, stats=None):
 def test_eata_learns_from_reliable_and_new_rows(variables):
     z = logits(variables.params)
     h, p = entropies(z), softmax(z)
-    limit = 0.4 * math.log(4)
-    objective = eata(NET, near=0.4)
+    limit = 0.5 * math.log(4)
+    objective = eata(NET, margin=0.5, near=0.4)
     value, aux, _ = value_and_grad(objective, variables)
     first = h < limit
     assert 0 < first.sum() < len(h)
@@ -124,7 +124,7 @@ def test_fisher_information_closes_over_no_variables(variables, monkeypatch):
 
 def test_sar_has_the_gradient_at_the_perturbed_point(variables):
     """By hand: the head's bias alone is perturbed, and ∂H/∂z is known."""
-    limit, bias = 0.4 * math.log(4), np.asarray(variables.params["head"]["out"]["bias"], np.float64)
+    limit, bias = 0.5 * math.log(4), np.asarray(variables.params["head"]["out"]["bias"], np.float64)
     z = logits(variables.params).astype(np.float64) - bias
 
     def slope(offset, chosen):
@@ -138,7 +138,7 @@ def test_sar_has_the_gradient_at_the_perturbed_point(variables):
     chosen = reliable & (entropies(z + moved) < limit)
     assert chosen.sum() > 0
     h, expected = slope(moved, chosen)
-    value, _, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=0.5), variables)
+    value, _, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=0.5, margin=0.5), variables)
     np.testing.assert_allclose(value, h[chosen].mean(), rtol=1e-4)
     np.testing.assert_allclose(grads["head"]["out"]["bias"], expected, atol=1e-5)
 
@@ -215,6 +215,18 @@ def test_roid_weighs_certain_and_diverse_rows(variables):
     np.testing.assert_allclose(
         roid_weights(more, jnp.asarray(average, jnp.float32), jnp.asarray(rows), 0.5)[:20], found, rtol=1e-5
     )
+    alike = roid_weights(jnp.ones((20, 4)), jnp.asarray(average, jnp.float32), jnp.ones(20, bool), 0.5)
+    np.testing.assert_array_equal(alike, 1)  # none is less diverse than the mean
+
+
+def test_a_batch_without_rows_leaves_moving_averages(variables):
+    nothing = {**BATCH, "mask": np.zeros(20, bool)}
+    for objective, name in ((roid(NET, None), "roid"), (eata(NET, near=0.4), "eata")):
+        value, aux, grads = value_and_grad(objective, variables, nothing)
+        assert value == 0
+        assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads))
+        start = objective.init(KEY, BATCH, variables).stats[name]
+        jax.tree.map(np.testing.assert_array_equal, aux.stats[name], start)
 
 
 def test_roid_is_its_formula(variables):
