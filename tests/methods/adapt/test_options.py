@@ -12,14 +12,12 @@ from jtl.methods.adapt.bsp import largest
 from jtl.methods.adapt.coral import coral_loss
 from jtl.methods.adapt.daregram import daregram_loss
 from jtl.methods.adapt.entropy import information_loss
-from jtl.methods.adapt.jmmd import jmmd_loss
 from jtl.methods.adapt.lmmd import lmmd_loss
 from jtl.methods.adapt.mcc import mcc_loss
 from jtl.methods.adapt.mmd import mmd_loss
-from jtl.methods.adapt.pseudo_labels import fixmatch_loss
 from jtl.methods.adapt.rsd import rsd_loss
 from jtl.methods.views import View
-from jtl.metrics.accumulate import mean, total
+from jtl.metrics.accumulate import total
 from jtl.metrics.certainty import entropy
 
 WIDE = {"scales": (0.25, 3.0)}

@@ -154,6 +154,9 @@ def test_bad_input_raises(setup):
     more = objective.init(jax.random.key(0), rows, start)
     with pytest.raises(ValueError, match="needs a head 'source' of 3 classes"):
         objective(more.params, more.stats, rows, None, 0)
+    other = finetune(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE, head="old")], metrics={})
+    with pytest.raises(ValueError, match="needs a head 'old' of 4 classes"):
+        other(start.params, start.stats, rows, None, 0)
 
 
 def test_mixed_labels_mix_the_rows_of_the_relationship(setup):

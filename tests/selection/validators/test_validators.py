@@ -30,15 +30,17 @@ def test_the_nuclear_norm_is_the_sum_of_square_roots_of_eigenvalues():
     np.testing.assert_allclose(v.nuclear_norm(Z), values / np.sqrt(40 * 4), rtol=1e-6)
 
 
-def test_density_row_by_row():
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_density_row_by_row(temperature):
     total = 0.0
     for i in range(40):
-        near = [P[i] @ P[j] / np.linalg.norm(P[i]) / np.linalg.norm(P[j]) / 0.05 for j in range(40) if j != i]
+        near = [P[i] @ P[j] / np.linalg.norm(P[i]) / np.linalg.norm(P[j]) / temperature for j in range(40) if j != i]
         q = np.exp(near - np.max(near))
         q /= q.sum()
         total -= np.sum(q * np.log(q))
     for block in (7, 40, 100):
-        np.testing.assert_allclose(v.soft_neighbourhood_density(Z, block=block), total / 40, rtol=1e-9)
+        found = v.soft_neighbourhood_density(Z, temperature, block=block)
+        np.testing.assert_allclose(found, total / 40, rtol=1e-9)
 
 
 @pytest.mark.parametrize("score", OF_LOGITS, ids=lambda f: f.__name__)

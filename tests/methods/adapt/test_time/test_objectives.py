@@ -134,13 +134,16 @@ def test_sar_has_the_gradient_at_the_perturbed_point(variables):
 
     reliable = entropies(z + bias) < limit
     _, g = slope(bias, reliable)
-    moved = bias + 0.5 * g / np.linalg.norm(g)
+    moved = bias + 1.5 * g / np.linalg.norm(g)
     chosen = reliable & (entropies(z + moved) < limit)
-    assert chosen.sum() > 0
+    assert (reliable & ~chosen).any()
+    assert (~reliable & (entropies(z + moved) < limit)).any(), "a row of the second choice alone does not count"
     h, expected = slope(moved, chosen)
-    value, _, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=0.5, margin=0.5), variables)
+    value, aux, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=1.5, margin=0.5), variables)
     np.testing.assert_allclose(value, h[chosen].mean(), rtol=1e-4)
     np.testing.assert_allclose(grads["head"]["out"]["bias"], expected, atol=1e-5)
+    np.testing.assert_allclose(aux.outputs["output"], z + bias, atol=1e-5)  # of before the update
+    np.testing.assert_allclose(aux.metrics["selected"].value, chosen.mean(), rtol=1e-6)
 
 
 def test_cotta_learns_its_teachers_prediction(variables):
@@ -149,19 +152,24 @@ def test_cotta_learns_its_teachers_prediction(variables):
     def shift(key, x):
         return x + jax.random.normal(key, x.shape)
 
-    sure = softmax(logits(variables.params)).max(1).mean()
+    kept = np.arange(20) < 13
+    each = softmax(logits(variables.params)).max(1)
+    sure = each[kept].mean()
+    assert abs(sure - each.mean()) > 0.015
+    teacher = jax.tree.map(lambda a: 0.9 * a, variables.params)
+    stats = {"cotta": {"teacher": teacher, "source": variables.params}}  # whose confidence decides
     for confident, averaged in ((sure - 0.01, False), (sure + 0.01, True)):
-        objective = cotta(NET, shift, views=64, confident=float(confident), momentum=0.9)
-        value, aux, _ = value_and_grad(objective, variables)
+        objective = cotta(NET, shift, views=64, confident=float(confident), momentum=0.8)
+        value, aux, _ = value_and_grad(objective, variables, {**BATCH, "mask": kept}, stats)
         target = np.asarray(aux.outputs["output"])
         p, q = softmax(logits(variables.params)), softmax(target)
-        np.testing.assert_allclose(value, -(q * np.log(p)).sum(1).mean(), rtol=1e-4)
-        assert np.allclose(target, logits(variables.params), atol=1e-5) != averaged
+        np.testing.assert_allclose(value, -(q * np.log(p)).sum(1)[kept].mean(), rtol=1e-4)
+        assert np.allclose(target, logits(teacher), atol=1e-5) != averaged
     adapting = stream(objective, optax.sgd(0.1), trainable=select(".*"), after=restore(0.0))
     state, _ = jax.jit(adapting.step)(adapting.init(variables, KEY, BATCH), BATCH)
     for path, teacher in flatten(state.variables.stats["cotta"]["teacher"]).items():
         before, after = flatten(variables.params)[path], flatten(state.variables.params)[path]
-        np.testing.assert_allclose(teacher, 0.9 * before + 0.1 * after, atol=1e-6)
+        np.testing.assert_allclose(teacher, 0.8 * before + 0.2 * after, atol=1e-6)
 
 
 def test_cotta_averages_the_authors_32_views(variables):
@@ -220,13 +228,16 @@ def test_roid_weighs_certain_and_diverse_rows(variables):
 
 
 def test_a_batch_without_rows_leaves_moving_averages(variables):
-    nothing = {**BATCH, "mask": np.zeros(20, bool)}
-    for objective, name in ((roid(NET, None), "roid"), (eata(NET, near=0.4), "eata")):
-        value, aux, grads = value_and_grad(objective, variables, nothing)
-        assert value == 0
+    nothing, average = {**BATCH, "mask": np.zeros(20, bool)}, jnp.array([0.4, 0.3, 0.2, 0.1])
+    for objective, stats in (
+        (roid(NET, None), {"roid": average}),
+        (eata(NET, near=0.4), {"eata": {"mean": average, "seen": jnp.array(True)}}),
+        (sar(NET, trainable=HEAD), {}),
+    ):
+        value, aux, grads = value_and_grad(objective, variables, nothing, stats)
+        assert value == aux.metrics["selected"].count == 0
         assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads))
-        start = objective.init(KEY, BATCH, variables).stats[name]
-        jax.tree.map(np.testing.assert_array_equal, aux.stats[name], start)
+        jax.tree.map(np.testing.assert_array_equal, aux.stats, stats)
 
 
 def test_roid_is_its_formula(variables):
