@@ -178,9 +178,11 @@ def test_cotta_averages_the_authors_32_views(variables):
     def shift(key, x):
         return x + jax.random.normal(key, x.shape)
 
-    _, aux, _ = value_and_grad(cotta(NET, shift, confident=1.0), variables)
+    teacher = jax.tree.map(lambda a: 0.9 * a, variables.params)
+    stats = {"cotta": {"teacher": teacher, "source": variables.params}}
+    _, aux, _ = value_and_grad(cotta(NET, shift, confident=1.0), variables, stats=stats)
     root = rng.stream(KEY, "augment")
-    views = [logits(variables.params, shift(jax.random.fold_in(root, i), X)) for i in range(32)]
+    views = [logits(teacher, shift(jax.random.fold_in(root, i), X)) for i in range(32)]
     np.testing.assert_allclose(aux.outputs["output"], np.mean(views, 0, dtype=np.float64), atol=1e-5)
     assert np.std(views, 0).min() > 0.1
 
