@@ -1,8 +1,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jtl.methods.terms import own_squared_distances
+from jtl.methods.terms import own_squared_distances, row_features
+from jtl.methods.views import View
 
 
 def test_second_derivatives_are_those_of_all_pairs():
@@ -21,3 +23,11 @@ def test_second_derivatives_are_those_of_all_pairs():
             lambda g: jax.grad(lambda f: (jax.grad(g)(f) * v).sum())(f),
         ):
             np.testing.assert_allclose(jax.jit(lambda of=of: of(ours))(), jax.jit(lambda of=of: of(pairs))(), rtol=1e-9)
+
+
+def test_a_feature_of_another_rank_is_named():
+    views = {"source": View({"map": jnp.zeros((2, 3, 3, 4))}, None, None, None, None, {})}
+    with pytest.raises(
+        ValueError, match=r"mine: feature='map' of 'source' must be \[batch, width\]; .* \(2, 3, 3, 4\)"
+    ):
+        row_features(views, "source", "map", "mine")

@@ -52,3 +52,21 @@ def test_the_rows_of_two_views_count_as_those_of_one(found, name):
     whole, two, first = found[name]
     np.testing.assert_allclose(two, whole, rtol=1e-5)
     assert abs(float(first) / float(whole) - 1) > 0.01
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda weight: finetuning.bss(weight),
+        lambda weight: finetuning.delta(NET, TEACHER, {"pooled": None}, weight),
+        lambda weight: finetuning.distillation(NET, TEACHER, weight),
+        lambda weight: finetuning.feature_distillation(NET, TEACHER, weight),
+        lambda weight: finetuning.co_tuning(np.eye(3), weight),
+        lambda weight: finetuning.bi_tuning(weight),
+        lambda weight: finetuning.bi_tuning_queue(NET, weight),
+    ],
+    ids=[*TERMS, "co_tuning", "bi_tuning", "bi_tuning_queue"],
+)
+def test_a_weight_that_turns_a_term_around_is_refused(make):
+    with pytest.raises(ValueError, match="weight=-1.0"):
+        make(-1.0)
