@@ -27,7 +27,5 @@ def test_second_derivatives_are_those_of_all_pairs():
 
 def test_a_feature_of_another_rank_is_named():
     views = {"source": View({"map": jnp.zeros((2, 3, 3, 4))}, None, None, None, None, {})}
-    with pytest.raises(
-        ValueError, match=r"mine: feature='map' of 'source' must be \[batch, width\]; .* \(2, 3, 3, 4\)"
-    ):
+    with pytest.raises(ValueError, match=r"mine: feature='map' of 'source' must be \[batch, width\]; .*\(2, 3, 3, 4\)"):
         row_features(views, "source", "map", "mine")

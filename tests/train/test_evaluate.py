@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -79,7 +80,7 @@ def test_a_score_is_the_watched_number_the_larger_the_better():
         ("each", None, "'each' without mode"),
         ("loss", "best", "mode='best'"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=f"{message}|Type-check error"):
             scored(watch, mode)
 
 

@@ -68,5 +68,5 @@ def test_the_rows_of_two_views_count_as_those_of_one(found, name):
     ids=[*TERMS, "co_tuning", "bi_tuning", "bi_tuning_queue"],
 )
 def test_a_weight_that_turns_a_term_around_is_refused(make):
-    with pytest.raises(ValueError, match="weight=-1.0"):
+    with pytest.raises(ValueError, match=r"weight=-1\.0"):
         make(-1.0)
