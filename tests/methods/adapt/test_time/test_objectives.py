@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from counting import closed_over
-from nets import dense, top
+from nets import dense, largest_difference, top
 
 from jtl import rng
 from jtl.methods.adapt.test_time.cotta import cotta
@@ -166,7 +166,9 @@ def test_cotta_learns_its_teachers_prediction(variables):
         np.testing.assert_allclose(value, -(q * np.log(p)).sum(1)[kept].mean(), rtol=1e-4)
         assert np.allclose(target, logits(teacher), atol=1e-5) != averaged
     adapting = stream(objective, optax.sgd(0.1), trainable=select(".*"), after=restore(0.0))
-    state, _ = jax.jit(adapting.step)(adapting.init(variables, KEY, BATCH), BATCH)
+    batch = {**BATCH, "mask": kept}  # of these rows the views are averaged
+    state, _ = jax.jit(adapting.step)(adapting.init(variables, KEY, batch), batch)
+    assert largest_difference(state.variables.params, variables.params) > 1e-3
     for path, teacher in flatten(state.variables.stats["cotta"]["teacher"]).items():
         before, after = flatten(variables.params)[path], flatten(state.variables.params)[path]
         np.testing.assert_allclose(teacher, 0.8 * before + 0.2 * after, atol=1e-6)
