@@ -47,6 +47,9 @@ def test_a_restart_is_a_second_run_of_the_optimizer():
     jax.tree.map(np.testing.assert_array_equal, found, params)
     plain = moved(tx, steps=5)
     assert not np.allclose(found["head"]["kernel"], plain["head"]["kernel"])
+    told = optax.GradientTransformationExtraArgs(lambda params: (), lambda u, s, p=None, *, value: (value, s))
+    wrapped = optim.restarted(told, at=[2])
+    assert wrapped.update(GRADS, wrapped.init(PARAMS), PARAMS, value=7.0)[0] == 7.0, "as the loss of a line search"
 
 
 @pytest.mark.parametrize("at", [[], [0], [3, 3]])
@@ -58,6 +61,8 @@ def test_restarts_that_cannot_be_are_named(at):
 def test_a_factor_may_follow_the_step():
     tx = optax.chain(optax.sgd(1.0), optim.scale([(".*", lambda step: jnp.where(step < 2, 0.0, 1.0))]))
     jax.tree.map(lambda p, q, g: np.testing.assert_allclose(p, q - g), moved(tx), PARAMS, GRADS)
+    low = jax.tree.map(lambda g: g.astype(jnp.bfloat16), GRADS)
+    assert {u.dtype for u in jax.tree.leaves(tx.update(low, tx.init(low))[0])} == {jnp.dtype(jnp.bfloat16)}
 
 
 def test_groups_must_match_all_and_each_something():
@@ -70,6 +75,7 @@ def test_groups_must_match_all_and_each_something():
 def test_layer_decay_falls_by_its_rate_from_the_head_down():
     table = optim.layer_decay(PARAMS, ["backbone/stem/.*", "backbone/block1/.*", "head/.*"], 0.5)
     assert table == [("backbone/stem/.*", 0.25), ("backbone/block1/.*", 0.5), ("head/.*", 1.0)]
+    assert optim.layer_decay(PARAMS, ["backbone/.*", "head/.*"], 1.0) == [("backbone/.*", 1.0), ("head/.*", 1.0)]
     for bad in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"rate={bad}"):
             optim.layer_decay(PARAMS, [".*"], bad)
@@ -87,6 +93,11 @@ def test_norms_and_biases_do_not_decay():
     updates, _ = tx.update(zero, tx.init(PARAMS), PARAMS)
     np.testing.assert_allclose(updates["head"]["kernel"], -0.05)
     np.testing.assert_array_equal(updates["backbone"]["block1"]["scale"], 0.0)
+
+
+def test_an_annealed_rate_has_its_closed_form_and_holds_after_the_run():
+    schedule = optim.annealed(0.3, 100, gain=4.0, power=0.5)
+    np.testing.assert_allclose([schedule(50), schedule(100), schedule(900)], 0.3 / np.sqrt([3, 5, 5]), rtol=1e-6)
 
 
 def test_warmup_rises_and_the_cosine_falls_to_zero():
@@ -116,6 +127,7 @@ def test_one_cycle_is_torchs(total, rise):
             scheduler.step()
     found = jax.jit(jax.vmap(optim.one_cycle(0.3, total, rise, 20, 50)))(jnp.arange(total))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    assert optim.one_cycle(0.3, total, rise, 20, 50)(3 * total) == found[-1], "the rate holds after the run"
 
 
 def test_the_staircase_is_torchs():

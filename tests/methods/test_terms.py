@@ -1,8 +1,12 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
-from jtl.methods.terms import own_squared_distances
+from jtl.methods.added import added
+from jtl.methods.terms import own_squared_distances, row_features
+from jtl.methods.views import View
+from jtl.typing import Aux
 
 
 def test_second_derivatives_are_those_of_all_pairs():
@@ -21,3 +25,22 @@ def test_second_derivatives_are_those_of_all_pairs():
             lambda g: jax.grad(lambda f: (jax.grad(g)(f) * v).sum())(f),
         ):
             np.testing.assert_allclose(jax.jit(lambda of=of: of(ours))(), jax.jit(lambda of=of: of(pairs))(), rtol=1e-9)
+
+
+def test_a_feature_of_another_rank_is_named():
+    views = {"source": View({"map": jnp.zeros((2, 3, 3, 4))}, None, None, None, None, {})}
+    with pytest.raises(ValueError, match=r"mine: feature='map' of 'source' must be \[batch, width\]; .*\(2, 3, 3, 4\)"):
+        row_features(views, "source", "map", "mine")
+
+
+def test_terms_draw_their_own_and_see_the_statistics_of_the_one_before(key):
+    def term(name):
+        def run(params, stats, views, key, step):
+            seen = {**stats, "count": stats["count"] + 1}
+            return {name: jax.random.normal(key, ())}, Aux(seen, {f"{name}_count": seen["count"]})
+
+        return run
+
+    loss, aux = added([term("a"), term("b")], "term").to({}, Aux({"count": 0}, {}, {"output": 7}), {}, {}, key, 0)
+    assert float(loss["a"].value) != float(loss["b"].value)
+    assert aux == ({"count": 2}, {"a_count": 1, "b_count": 2}, {"output": 7})

@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -23,7 +24,9 @@ def test_parts_add_up_to_the_whole():
 
 
 def test_nothing_counted_is_zero_and_not_nan():
-    assert float(mean(np.ones(3), np.zeros(3, bool)).value) == 0.0
+    value, slope = jax.value_and_grad(lambda values: mean(values, np.zeros(3, bool)).value)(jnp.ones(3))
+    assert float(value) == 0.0
+    np.testing.assert_array_equal(slope, 0)
 
 
 def test_low_precision_is_summed_in_float32():

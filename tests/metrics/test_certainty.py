@@ -44,4 +44,5 @@ def test_masked_rows_do_not_count():
 def test_no_row_gives_zero():
     nothing = jnp.zeros(7, bool)
     assert float(diversity(jnp.asarray(Z), nothing)) == 0
+    np.testing.assert_array_equal(mean_prediction(jnp.asarray(Z), nothing), 0)
     assert np.isfinite(jax.grad(lambda a: diversity(a, nothing))(jnp.asarray(Z))).all()

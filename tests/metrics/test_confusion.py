@@ -119,6 +119,12 @@ def test_a_nan_logit_beside_a_label_that_is_no_class_does_not_count():
 def test_equal_metrics_are_one_program():
     assert metrics.f1(4).finish == metrics.f1(4).finish
     assert metrics.f1(4).finish != metrics.f1(4, "micro").finish
+    assert len({metrics.f1(4).finish, metrics.f1(4).finish}) == 1
+
+
+@pytest.mark.parametrize("name", ["f1", "balanced_accuracy", "matthews", "cohen_kappa"])
+def test_nothing_counted_is_zero(name):
+    assert float(getattr(metrics, name)(2).finish(np.zeros((2, 2), np.float32))) == 0
 
 
 @pytest.mark.parametrize(

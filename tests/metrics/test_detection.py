@@ -30,6 +30,11 @@ def test_a_double_is_wrong_and_precision_is_its_maximum_from_there_on():
     np.testing.assert_allclose(found["map"], (1 / 2 + 1 / 2) / 2)
 
 
+def test_boxes_apart_in_both_directions_share_nothing():
+    """Two negative sides have a positive product."""
+    assert metrics.box_iou(np.array([ONE]), np.array([[11, 12, 21, 22], [9, 9, 19, 19]])).tolist() == [[0, 1 / 199]]
+
+
 def test_classes_and_thresholds_are_averaged():
     """Class 0 is found to 0.8 of its box, class 1 not at all, and class 2, which is nowhere true, does not count."""
     true = [image([ONE, TWO], [0, 1])]

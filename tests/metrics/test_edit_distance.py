@@ -41,6 +41,8 @@ def test_the_error_rate_is_edits_over_elements_of_the_references_that_count():
     edits = sum(recursion(tuple(x[x > 0]), tuple(y[y > 0])) for x, y in zip(a[kept], b[kept], strict=True))
     found = metric.finish(metric.sums(jnp.asarray(a), jnp.asarray(b), kept))
     np.testing.assert_allclose(found, edits / (b[kept] > 0).sum(), rtol=1e-6)
+    ended = metrics.error_rate(pad=-1)  # the same sequences of 0, 1 and 2
+    np.testing.assert_array_equal(ended.finish(ended.sums(jnp.asarray(a - 1), jnp.asarray(b - 1), kept)), found)
     parts = [metric.sums(jnp.asarray(a[s]), jnp.asarray(b[s]), kept[s]) for s in (slice(0, 11), slice(11, 30))]
     np.testing.assert_allclose(metric.finish(jax.tree.map(jnp.add, *parts)), found, rtol=1e-6)
 

@@ -45,3 +45,5 @@ def test_a_label_that_is_no_class_does_not_count(metric, label):
 def test_there_is_a_class():
     with pytest.raises(ValueError, match="classes=0"):
         metrics.mean_iou(0)
+    for made in (metrics.mean_iou(1), metrics.confusion(1)):
+        assert made.sums(LOGITS[..., :1], 0 * Y, None)[0] == 4

@@ -41,6 +41,7 @@ def test_a_nan_logit_of_a_pixel_that_counts_is_nan():
     assert float(metric.finish(metric.sums(wild, y, weights))) == 1
     assert np.isnan(metric.finish(metric.sums(wild, y, None)))  # in place of 3 right of 5
     assert np.isnan(metric.finish(added(metric.sums(wild, y, None), metric.sums(logits, y, None))))
+    assert float(metric.finish((np.zeros((2, 2), int), 0))) == 0, "nothing counted"
 
 
 def test_counts_are_exact_beyond_the_digits_of_float32():

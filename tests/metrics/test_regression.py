@@ -15,8 +15,11 @@ def test_r2_is_scikit_learns_at_any_mean_with_a_centre_near(mean, centre):
     prediction = (y + 0.3 * draw.normal(size=y.shape)).astype(np.float32)
     weights = draw.integers(0, 3, 50).astype(np.float32)
     metric = metrics.r2(centre)
-    halves = [metric.sums(prediction[i::2], y[i::2], weights[i::2]) for i in range(2)]
+    with pytest.raises(ValueError, match=r"predictions of shape \(50,\) beside y of shape \(50, 1\)"):
+        metric.sums(prediction[:, 0], y, None)
     wanted = r2_score(y[:, 0].astype(np.float64), prediction[:, 0].astype(np.float64), sample_weight=weights)
+    prediction[weights == 0] = np.nan
+    halves = [metric.sums(prediction[i::2], y[i::2], weights[i::2]) for i in range(2)]
     np.testing.assert_allclose(metric.finish(added(*halves)), wanted, rtol=1e-3)
 
 
@@ -40,3 +43,8 @@ def test_calibration_is_the_sum_over_bins():
     wild = np.where(kept[:, None], logits, np.nan)
     parts = [metric.sums(wild[i::2], y[i::2], weights[i::2]) for i in range(2)]
     np.testing.assert_allclose(metric.finish(added(*parts)), wanted, rtol=1e-5)
+    one = metrics.calibration_error(1)
+    np.testing.assert_allclose(one.finish(one.sums(logits, y, None)), abs(right.mean() - confidence.mean()), rtol=1e-5)
+    assert float(one.finish(one.sums(logits, y, np.zeros(200)))) == 0
+    with pytest.raises(ValueError, match="bins=0"):
+        metrics.calibration_error(0)

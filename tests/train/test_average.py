@@ -30,7 +30,8 @@ def test_the_average_is_numpys_mean_and_keeps_types_and_other_parameters():
 class Body(nn.Module):
     @nn.compact
     def __call__(self, x, train):
-        return BatchNorm(momentum=0.3, name="norm")(nn.Dense(4, name="dense")(x), train)
+        x = BatchNorm(momentum=0.3, name="norm")(nn.Dense(4, name="dense")(x), train)
+        return BatchNorm(name="still")(x, False)
 
 
 def test_statistics_are_the_mean_of_those_of_the_batches():
@@ -39,7 +40,11 @@ def test_statistics_are_the_mean_of_those_of_the_batches():
     body = from_linen(Body())
     x = np.random.default_rng(1).normal(size=(3, 8, 5)).astype(np.float32)
     start = body.init(jax.random.key(0), x[0])
-    found = refreshed_statistics(body, start, list(x), jax.random.key(1)).stats["norm"]
+    still = {"mean": jnp.full(4, 3.0), "var": jnp.full(4, 2.0)}
+    start = start._replace(stats={**start.stats, "still": still})
+    moved = refreshed_statistics(body, start, list(x), jax.random.key(1)).stats
+    jax.tree.map(np.testing.assert_array_equal, moved["still"], still)
+    found = moved["norm"]
     norm = torch.nn.BatchNorm1d(4, momentum=None)
     for rows in x:
         norm(torch.tensor(np.asarray(rows @ start.params["dense"]["kernel"] + start.params["dense"]["bias"][None])))

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import optax
 import pytest
@@ -56,6 +57,31 @@ def test_every_cut_gives_the_mean_over_all_rows(n, devices):
     want = expected()
     # 37 float32 errors of size 1 are added up: a few times 6e-8 relative. A mean of batch means is off by 1e-2.
     assert found == pytest.approx({"loss": want["square"] + 0.25, **want}, rel=1e-6)
+
+
+def test_without_a_row_that_counts_means_are_zero():
+    class Masked(Cut):
+        def __getitem__(self, i):
+            return super().__getitem__(i) | {"mask": np.zeros(self.n, bool)}
+
+    found = evaluate(objective, Variables(PARAMS, {}), Masked(40))
+    assert found == {"loss": 0.25, "square": 0.0, "prior": 0.25, "error": 0.0}
+
+
+def test_a_score_is_the_watched_number_the_larger_the_better():
+    def scored(watch, mode):
+        return Validation(objective, Cut(8), watch=watch, mode=mode).score({"loss": 3.0, "each": np.ones(2)})
+
+    assert scored("loss", None) == scored("loss", "min") == -3
+    assert scored("loss", "max") == 3
+    for watch, mode, message in (
+        ("f1", "max", "'f1': the validation objective gives"),
+        ("each", "max", r"array of shape \(2,\)"),
+        ("each", None, "'each' without mode"),
+        ("loss", "best", "mode='best'"),
+    ):
+        with pytest.raises((ValueError, jaxtyping.TypeCheckError), match=f"{message}|Type-check error"):
+            scored(watch, mode)
 
 
 def test_it_runs_where_the_parameters_are_and_compiles_once():

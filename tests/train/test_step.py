@@ -11,6 +11,8 @@ from jtl.metrics.accumulate import mean
 from jtl.model import Variables
 from jtl.networks import network, part
 from jtl.params import flatten, select
+from jtl.train.gradient import gradient
+from jtl.train.microbatch import divide
 from jtl.train.state import averaged
 from jtl.train.step import make_step
 from jtl.typing import Aux
@@ -148,6 +150,11 @@ def test_an_uneven_division_is_refused_by_name(key):
         step(step.init(variables, key), rows)
 
 
+def test_a_part_takes_every_so_manyth_row():
+    """Of each device's rows some are in each part, so none moves."""
+    np.testing.assert_array_equal(divide({"x": np.arange(6)}, 2)["x"], [[0, 2, 4], [1, 3, 5]])
+
+
 def test_bf16_computes_low_and_keeps_float32(key):
     rows = batch()
     net, _, variables = parts(key, rows["x"])
@@ -225,6 +232,17 @@ def test_gradients_of_bfloat16_parts_add_up_in_float32(key):
     state, _ = jax.jit(step)(step.init(model.Variables({"w": jnp.zeros((), jnp.bfloat16)}, {}), key), {"x": x})
     assert float(state.params["w"]) == -1.5
     assert state.params["w"].dtype == jnp.bfloat16
+
+
+def test_each_microbatch_draws_its_own_and_gradients_have_the_types_of_parameters(key):
+    def noisy(params, stats, batch, key):
+        drawn = jax.random.normal(key, ())
+        return params["w"] * drawn, Aux(stats, {"drawn": mean(drawn), "square": mean(drawn**2)})
+
+    grads, _, _, found = gradient(noisy, {"w": jnp.ones((), jnp.bfloat16)}, {}, {"x": np.zeros(4)}, key, 4)
+    assert found["square"].value > found["drawn"].value ** 2 + 0.01
+    assert grads["w"].dtype == jnp.bfloat16
+    np.testing.assert_allclose(grads["w"].astype(jnp.float32), found["drawn"].value, rtol=0.03)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

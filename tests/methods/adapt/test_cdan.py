@@ -66,6 +66,7 @@ def test_value_and_gradient_are_those_of_one_product_a_row(key, entropy):
         params = {"critic": {"out": {"kernel": kernel, "bias": jnp.zeros(1)}}}
         variables = variables._replace(params=params)
         flat = np.asarray(kernel)[:, 0]
+        assert float(objective(params, {}, looked, key, 0)[1].metrics["critic_weight"]) == 0.5
         np.testing.assert_allclose(
             value_of(objective, variables, looked, key), by_hand(looked, flat, entropy), rtol=1e-12
         )
@@ -126,6 +127,10 @@ def test_the_map_is_drawn_once_where_the_product_is_large(key):
     assert cdan(top(1)).init(key, looked).stats == {}
     wide = {n: v._replace(features={"pooled": jnp.zeros((3, 1366))}) for n, v in looked.items()}  # 4098 products
     assert cdan(top(1)).init(key, wide).params["critic"]["out"]["kernel"].shape == (1024, 1)
+    most = {
+        n: v._replace(features={"pooled": jnp.zeros((3, 1024))}, output=jnp.zeros((3, 4))) for n, v in looked.items()
+    }
+    assert cdan(top(1)).init(key, most).params["critic"]["out"]["kernel"].shape == (4096, 1)
     again = cdan(top(1), randomised=7).init(jax.random.key(9), looked, drawn)
     jax.tree.map(np.testing.assert_array_equal, again, drawn)
     terms, aux = cdan(top(1), randomised=7)(drawn.params, drawn.stats, looked, key, 0)

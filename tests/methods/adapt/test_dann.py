@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import batch, largest_difference, parts, top
+from nets import batch, largest_difference, normed, parts, top
 
 from jtl import optim
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import alternating, dann, weight_schedule
 from jtl.metrics.accumulate import total
 from jtl.model import Variables
+from jtl.networks import network
 from jtl.params import flatten, select
 from jtl.train.step import make_step
 
@@ -38,6 +39,7 @@ def test_the_weight_follows_the_papers_schedule(p):
     expected = 2 / (1 + math.exp(-10 * p)) - 1
     for total_steps in (40, 10_000):  # tied to the run's own length, not to a constant
         np.testing.assert_allclose(weight_schedule(total_steps)(int(p * total_steps)), expected, atol=1e-6)
+    np.testing.assert_allclose(weight_schedule(40, gain=3.0)(int(p * 40)), 2 / (1 + math.exp(-3 * p)) - 1, atol=1e-6)
 
 
 def test_schedules_have_their_golden_values():
@@ -94,7 +96,7 @@ def test_the_objective_is_the_formula_written_by_hand(key):
 
 
 def test_alternating_turns_have_the_gradients_of_the_reversal(key):
-    rows = domains()
+    rows = domains(masked=True)
     net, critic, variables = parts(key, rows["source"]["x"], critic=True)
     together, _ = gradients(adapt(net, alignments=[dann(critic, 0.7)]), variables, rows, key)
     critic_turn, network_turn = alternating(net, critic, weight=0.7)
@@ -104,6 +106,14 @@ def test_alternating_turns_have_the_gradients_of_the_reversal(key):
     assert largest_difference(first["backbone"], jax.tree.map(jnp.zeros_like, first["backbone"])) == 0
     for part in ("backbone", "head"):
         assert largest_difference(second[part], together[part]) < 1e-6
+
+
+def test_running_statistics_move_in_the_networks_turn_alone(key):
+    rows, net = domains(), network(backbone=normed(4), head=top(3))
+    turns = alternating(net, top(1))
+    start = turns[0].init(key, rows)
+    after = jax.jit(lambda v: [turn(v.params, v.stats, rows, key, 0)[1].stats for turn in turns])(start)
+    assert [largest_difference(stats, start.stats) > 1e-3 for stats in after] == [False, True]
 
 
 def test_alternating_steps_answer_the_critic_of_this_step(key):
@@ -186,7 +196,6 @@ def learner(strength, steps=1500):
     """A function of `moons` and a seed that trains and gives the accuracy on the turned rows; compiled once."""
     from jtl import backbones, heads
     from jtl.methods.finetune.finetune import predictor
-    from jtl.networks import network
     from jtl.train.state import variables
 
     net, critic = network(backbone=backbones.mlp((32, 32)), head=heads.linear(2)), heads.mlp(1, (32,))

@@ -36,9 +36,9 @@ def test_value_and_gradient_are_those_of_all_pairs_of_each_class():
     f = np.concatenate([fs[ms], ft[mt]])
     m = np.mean([((a - b) ** 2).sum() for a in f for b in f])  # a constant for the gradient
     same_value_and_gradient(
-        lambda a, b: lmmd_loss(a, b, y, logits, ms, mt, scales=SCALES),
-        lambda a, b: by_class(a[ms], b[mt], y[ms], p, m),
-        fs, ft,
+        lambda a, b, z: lmmd_loss(a, b, y, z, ms, mt, scales=SCALES),
+        lambda a, b, z: by_class(a[ms], b[mt], y[ms], p, m),
+        fs, ft, logits,  # which are constants too
     )  # fmt: skip
 
 

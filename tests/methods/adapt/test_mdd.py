@@ -84,6 +84,10 @@ def test_value_and_gradient_are_the_formula_row_by_row(key):
         there = [np.asarray(looked[n].features["pooled"]) for n in ("source", "target")]
         value, slopes = jax.value_and_grad(run, argnums=(0, 1))(*map(jnp.asarray, there))
         np.testing.assert_allclose(value, by_hand(*there), rtol=1e-12)
+        told = objective(params, {}, looked, key, 0)[1].metrics
+        same = (there[1] @ w).argmax(1) == np.asarray(looked["target"].output).argmax(1)
+        np.testing.assert_allclose(told["adversary_agreement"].value, same[looked["target"].mask].mean(), rtol=1e-6)
+        assert float(told["adversary_weight"]) == 0.5
         for which, row in ((0, 1), (0, 3), (1, 0), (1, 4)):
             for column in range(4):
                 nudge = np.zeros_like(there[which])

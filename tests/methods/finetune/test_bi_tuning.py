@@ -13,7 +13,7 @@ from jtl.metrics.accumulate import total
 def setup():
     rows = batch(masked=True)
     net, _, start = parts(jax.random.key(0), rows["x"])
-    objective = finetune(net, terms=[bi_tuning(0.5, width=4)])
+    objective = finetune(net, terms=[bi_tuning(0.5, width=4, temperature=0.3)])
     return rows, net, objective, objective.init(jax.random.key(1), rows, start)
 
 
@@ -22,13 +22,13 @@ def test_the_terms_are_of_the_rows_kept_alone(setup):
     loss, _ = objective(start.params, start.stats, rows, None, 0)
     f = np.asarray(net.apply(start, rows["x"], train=False)[0].features["pooled"])[rows["mask"]]
     y = rows["y"][rows["mask"]]
-    values, there = supervised_contrastive(f @ start.params["bi_tuning"]["kernel"], y)
+    values, there = supervised_contrastive(f @ start.params["bi_tuning"]["kernel"], y, temperature=0.3)
     np.testing.assert_allclose(loss["bi_tuning_rows"].value, 0.5 * np.asarray(values)[there].mean(), rtol=1e-5)
     w, g = (
         np.asarray(start.params["head"]["out"]["kernel"]).T,
         f / np.maximum(np.linalg.norm(f, axis=1, keepdims=True), 1e-9),
     )
-    values, there = against_prototypes(g, y, w / np.linalg.norm(w, axis=1, keepdims=True))
+    values, there = against_prototypes(g, y, w / np.linalg.norm(w, axis=1, keepdims=True), temperature=0.3)
     np.testing.assert_allclose(loss["bi_tuning_classes"].value, 0.5 * np.asarray(values)[there].mean(), rtol=1e-5)
 
 
@@ -43,7 +43,7 @@ def test_a_network_of_64_bits_is_projected_in_64(setup):
         z = z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-30)  # a row of zeros stays
         values = []
         for i in range(len(y)):
-            a = np.delete(z @ z[i] / 0.07, i)
+            a = np.delete(z @ z[i] / 0.3, i)
             same = np.delete(y, i) == y[i]
             if same.any():
                 values.append(-(a[same] - np.log(np.exp(a).sum())).mean())

@@ -108,8 +108,8 @@ def test_the_reverse_relationship_is_bayes_rule_on_sklearns_regression():
     draw = np.random.default_rng(1)
     y, held = np.arange(60) % 3, np.arange(30) % 3
     z, more = (3 * np.eye(4)[labels] + draw.normal(size=(len(labels), 4)) for labels in (y, held))
-    found = category_relationship(z, y, classes=3, validation=(more, held))
-    p, q = (np.exp(a) / np.exp(a).sum(1, keepdims=True) for a in (z, more))
+    found = category_relationship(z, y, classes=3, temperature=1.7, validation=(more, held))
+    p, q = (np.exp(a / 1.7) / np.exp(a / 1.7).sum(1, keepdims=True) for a in (z, more))
     fits = [linear.LogisticRegression(C=c, max_iter=2000, tol=1e-10).fit(p, y) for c in 10.0 ** np.arange(-4, 5)]
     best = max(fits, key=lambda fit: np.log(fit.predict_proba(q)[np.arange(30), held]).sum())
     given = best.predict_proba(np.eye(4))
@@ -154,6 +154,9 @@ def test_bad_input_raises(setup):
     more = objective.init(jax.random.key(0), rows, start)
     with pytest.raises(ValueError, match="needs a head 'source' of 3 classes"):
         objective(more.params, more.stats, rows, None, 0)
+    other = finetune(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE, head="old")], metrics={})
+    with pytest.raises(ValueError, match="needs a head 'old' of 4 classes"):
+        other(start.params, start.stats, rows, None, 0)
 
 
 def test_mixed_labels_mix_the_rows_of_the_relationship(setup):

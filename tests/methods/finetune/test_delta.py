@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from nets import batch, parts
 
+from jtl.losses import cross_entropy
 from jtl.methods.finetune.delta import channel_attention, delta, distance
 from jtl.methods.finetune.finetune import finetune
 
@@ -18,26 +19,30 @@ def test_the_distance_is_the_sum_by_hand():
             expected[i] += 6 * a[c] * 0.5 * ((f[i, :, :, c] - start[i, :, :, c]) ** 2).sum() / 20
     np.testing.assert_allclose(distance(f, start, a), expected, rtol=1e-5)
     np.testing.assert_allclose(distance(f, start), distance(f, start, np.full(6, 1 / 6)), rtol=1e-6)
+    assert distance(*2 * [jnp.ones((2, 3), jnp.bfloat16)]).dtype == jnp.float32
 
 
 def test_the_term_is_zero_at_the_start_and_counts_the_rows_kept(key):
     rows = batch(masked=True)
     net, _, start = parts(key, rows["x"])
     a = np.linspace(0, 0.25, 8, dtype=np.float32)
-    objective = finetune(net, terms=[delta(net, start, {"pooled": a}, 0.5)])
+    objective = finetune(net, terms=[delta(net, start, {"pooled": a, "last": None}, 0.5)])
     variables = objective.init(key, rows, start)
     assert float(objective(variables.params, variables.stats, rows, key, 0)[0]["delta"].value) == 0
     moved = start._replace(params=jax.tree.map(lambda w: 1.5 * w, start.params))
     found = objective(moved.params, variables.stats, rows, key, 0)[0]["delta"].value
     f, f0 = (np.asarray(net.apply(v, rows["x"], train=False)[0].features["pooled"]) for v in (moved, start))
-    expected = 0.5 * (8 * a * 0.5 * (f - f0) ** 2).sum(1)[rows["mask"]].mean()
+    expected = 0.5 * ((8 * a + 1) * 0.5 * (f - f0) ** 2).sum(1)[rows["mask"]].mean()  # both are the same feature
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_the_attention_is_of_the_rise_of_the_loss_without_a_channel(key):
     rows = batch(masked=True)
     net, _, start = parts(key, rows["x"], widths=(4,))
-    found = channel_attention(net, start, [rows], "layer0", channels=4, temperature=0.5)
+    halves = [{name: a[part] for name, a in rows.items()} for part in (slice(0, 12), slice(12, 24))]
+    found = channel_attention(
+        net, start, halves, "layer0", channels=4, temperature=2.0, loss=lambda z, y: 4 * cross_entropy(z, y)
+    )
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), start.params)
 
     def loss(without):

@@ -49,7 +49,10 @@ def test_bad_input_raises(key):
         half_squares(jnp.zeros((2, 3)), jnp.zeros((2, 4)))
     objective = finetune(net, terms=[feature_distillation(net, start, feature="map")])
     variables = objective.init(key, rows, start)
-    with pytest.raises(ValueError, match="feature='map' must be"):
+    with pytest.raises(ValueError, match="network: feature='map' must be"):
+        objective(variables.params, variables.stats, rows, key, 0)
+    objective = finetune(net, terms=[feature_distillation(net, start, of_teacher="map")])
+    with pytest.raises(ValueError, match="teacher: feature='map' must be"):
         objective(variables.params, variables.stats, rows, key, 0)
     with pytest.raises(ValueError, match="already hold"):
         finetune(net, terms=[feature_distillation(net, start)] * 2).init(key, rows, start)

@@ -86,6 +86,8 @@ def test_bad_input_raises(key):
     net, _, _ = parts(key, rows["x"])
     with pytest.raises(ValueError, match=r"l2_sp: head=-0\.1; give a finite number"):
         l2_sp(0.1, head=-0.1)
+    with pytest.raises(ValueError, match="l2_sp: weight=nan"):
+        l2_sp(float("nan"))
     twice = finetune(net, terms=[l2_sp(0.1), l2_sp(0.1)])
     with pytest.raises(ValueError, match="already hold 'l2_sp'"):
         twice.init(key, rows)

@@ -27,6 +27,11 @@ def test_k_means_is_scikit_learns():
     np.testing.assert_allclose(found.inertia, expected.inertia_, rtol=1e-4)
 
 
+def test_one_step_is_one_step():
+    found = k_means(np.array([[0.0], [1.0], [9.0]], np.float32), np.array([[0.0], [0.6]], np.float32), max_steps=1)
+    np.testing.assert_array_equal(found.centres, [[0.0], [5.0]])  # the next would be 0.5 and 9
+
+
 def test_an_empty_centre_stays():
     found = k_means(np.zeros((3, 1), np.float32), np.array([[1.0], [9.0]], np.float32))
     np.testing.assert_array_equal(found.centres, [[0.0], [9.0]])

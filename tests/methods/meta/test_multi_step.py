@@ -29,10 +29,12 @@ def test_the_loss_is_the_weighted_one_after_each_step(key):
         rows, theta = quadratic_tasks()
         alpha, steps = 0.1, 3
         weights = np.array([0.2, 0.3, 0.5])
-        objective = multi_step(adapt_to(quadratic, fixed_rate(alpha), steps=steps), quadratic, lambda step: weights)
+        objective = multi_step(
+            adapt_to(quadratic, fixed_rate(alpha), steps=steps), quadratic, lambda step: weights * step
+        )
 
         def f(w):
-            return total(objective({"w": w}, {}, jax.tree.map(jnp.asarray, rows), key, 0)[0])
+            return total(objective({"w": w}, {}, jax.tree.map(jnp.asarray, rows), key, 1)[0])
 
         value, slope = jax.value_and_grad(f)(jnp.asarray(theta))
         expected, gradient = 0.0, 0.0

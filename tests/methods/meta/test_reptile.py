@@ -8,19 +8,21 @@ import pytest
 from few_shot import few_shot, quadratic, quadratic_tasks
 from nets import largest_difference, parts
 
+from jtl import ops
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.chained import chained
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.prototypes import prototypes
 from jtl.methods.meta.reptile import reptile
-from jtl.methods.meta.update_rules import fixed_rate, from_optax
+from jtl.methods.meta.update_rules import fixed_rate, from_optax, learned_rate
 from jtl.metrics.accumulate import total
-from jtl.model import cast_floating
+from jtl.model import Variables, cast_floating
 from jtl.params import select
 from jtl.train.checkpoint.checkpoints import Checkpoints
 from jtl.train.loop import fit
 from jtl.train.step import make_step
+from jtl.typing import Aux
 
 ADAM = optax.adam(0.01, b1=0.0)
 
@@ -44,6 +46,21 @@ def test_its_gradient_is_the_way_back_and_of_one_step_the_rate_times_the_gradien
             lengths = np.linalg.norm(expected, axis=1)
             np.testing.assert_allclose(total(loss), (lengths**2).mean() / 2, rtol=1e-13)
             np.testing.assert_allclose(aux.metrics["distance"].value, lengths.mean(), rtol=1e-13)
+        learned = reptile(adapt_to(quadratic, learned_rate(0.1), steps=3))
+        params = learned.init(key, support, Variables({"w": jnp.asarray(theta)}, {})).params
+        slopes = jax.grad(lambda p: total(learned(p, {}, support, key, 0)[0]))(params)
+        np.testing.assert_allclose(slopes["w"], expected.mean(0), rtol=1e-6)  # the rate is of 32 bits
+        assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(slopes["rule"]))
+
+
+def test_each_task_draws_its_own(key):
+    def noisy(params, stats, batch, key, step):
+        return params["w"] @ jax.random.normal(key, (4,)), Aux(stats, {})
+
+    rows, theta = quadratic_tasks()
+    objective = reptile(adapt_to(noisy, fixed_rate(0.1), steps=1))
+    _, aux = objective({"w": jnp.asarray(theta, jnp.float32)}, {}, {"support": rows["support"]}, key, 0)
+    assert len(np.unique(aux.outputs["distance"])) == len(rows["support"]["b"])
 
 
 def kept(net):
@@ -141,6 +158,12 @@ def test_bad_options_are_refused(key):
     objective = reptile(kept(net), spread=2)
     with pytest.raises(ValueError, match="leave spread None"):
         objective(*objective.init(key, rows, variables), rows, key, 0)
+    objective = reptile(kept(net))
+    start = objective.init(key, rows, variables)
+    with pytest.raises(ValueError, match="tasks needs them in order: leave spread None, and use jit_step"):
+        jax.pmap(lambda rows: objective(*start, rows, key, 0)[0], axis_name=ops.BATCH_AXIS)(
+            jax.tree.map(lambda a: a[None], rows)
+        )
     with pytest.raises(ValueError, match="spread=0"):
         reptile(kept(net), spread=0)
 

@@ -30,15 +30,17 @@ def test_the_nuclear_norm_is_the_sum_of_square_roots_of_eigenvalues():
     np.testing.assert_allclose(v.nuclear_norm(Z), values / np.sqrt(40 * 4), rtol=1e-6)
 
 
-def test_density_row_by_row():
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_density_row_by_row(temperature):
     total = 0.0
     for i in range(40):
-        near = [P[i] @ P[j] / np.linalg.norm(P[i]) / np.linalg.norm(P[j]) / 0.05 for j in range(40) if j != i]
+        near = [P[i] @ P[j] / np.linalg.norm(P[i]) / np.linalg.norm(P[j]) / temperature for j in range(40) if j != i]
         q = np.exp(near - np.max(near))
         q /= q.sum()
         total -= np.sum(q * np.log(q))
     for block in (7, 40, 100):
-        np.testing.assert_allclose(v.soft_neighbourhood_density(Z, block=block), total / 40, rtol=1e-9)
+        found = v.soft_neighbourhood_density(Z, temperature, block=block)
+        np.testing.assert_allclose(found, total / 40, rtol=1e-9)
 
 
 @pytest.mark.parametrize("score", OF_LOGITS, ids=lambda f: f.__name__)
@@ -94,9 +96,11 @@ def test_the_density_ratio_is_sklearns_classifier():
     source, target = DRAW.normal(size=(60, 3)), DRAW.normal(size=(40, 3)) + 0.7
     x = np.concatenate([source, target])
     scaled = (x - x.mean(0)) / x.std(0)
-    model = linear.LogisticRegression(C=1.0, tol=1e-10, max_iter=10_000).fit(scaled, np.r_[np.zeros(60), np.ones(40)])
-    p = model.predict_proba(scaled[:60])
-    np.testing.assert_allclose(v.density_ratio(source, target, source), 1.5 * p[:, 1] / p[:, 0], rtol=1e-4)
+    for penalty in (1.0, 9.0):
+        model = linear.LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)
+        p = model.fit(scaled, np.r_[np.zeros(60), np.ones(40)]).predict_proba(scaled[:60])
+        found = v.density_ratio(source, target, source, penalty)
+        np.testing.assert_allclose(found, 1.5 * p[:, 1] / p[:, 0], rtol=1e-4)
 
 
 def test_dev_is_its_control_variate():
@@ -121,9 +125,10 @@ def test_reverse_validation_is_sklearns_ridge():
     linear = pytest.importorskip("sklearn.linear_model")
     source, y = F[:20], Z[:20].argmax(1)
     scaled = (F - F.mean(0)) / F.std(0)
-    model = linear.Ridge(alpha=1.0).fit(scaled, np.eye(4)[Z.argmax(1)])
-    expected = (model.predict((source - F.mean(0)) / F.std(0)).argmax(1) == y).mean()
-    assert v.reverse_validation(F, Z, source, y) == expected
+    for penalty in (1.0, 300.0):  # 16 and 11 of 20 are right
+        model = linear.Ridge(alpha=penalty).fit(scaled, np.eye(4)[Z.argmax(1)])
+        expected = (model.predict((source - F.mean(0)) / F.std(0)).argmax(1) == y).mean()
+        assert v.reverse_validation(F, Z, source, y, penalty) == expected
 
 
 def test_mixval_of_a_linear_model_is_perfect_within_a_class():
@@ -134,6 +139,11 @@ def test_mixval_of_a_linear_model_is_perfect_within_a_class():
     assert 0 < found["across"] < 1
     assert v.mixval(lambda x: x @ weights, F) == found
     assert v.mixval(lambda x: np.zeros((len(x), 4)), F)["across"] == 0
+    x = np.array([[-1.0], [-1.0], [3.0], [3.0]])  # 0.6 (−1) + 0.4 · 3 is above 0, 0.8 (−1) + 0.2 · 3 below
+    across = [v.mixval(lambda x: np.hstack([x, -x]), x, share=share)["across"] for share in (0.6, 0.8)]
+    assert across == [0.5, 1.0]
+    assert v.mixval(lambda x: np.hstack([x, -x]), x[1:3]) == {"within": 0, "across": 0.5}, "no row is mixed with itself"
+    assert len({v.mixval(lambda x: x @ weights, F, seed=seed)["across"] for seed in range(3)}) > 1
 
 
 @pytest.mark.parametrize(
@@ -147,6 +157,7 @@ def test_mixval_of_a_linear_model_is_perfect_within_a_class():
         (lambda: v.deep_embedded_validation(np.ones(3), -np.ones(3)), "a weight is -1"),
         (lambda: v.deep_embedded_validation(np.ones(3), np.ones(3), "min"), "normalise='min'"),
         (lambda: v.mixval(lambda x: x, F, share=0.5), "share=0.5"),
+        (lambda: v.mixval(lambda x: x, F, share=1.0), "share=1.0"),
         (lambda: v.mixval(lambda x: x, np.ones((3, 2), int)), "int64"),
     ],
 )
@@ -188,6 +199,37 @@ def test_fit_keeps_the_checkpoint_that_a_validator_prefers(tmp_path):
             v.label_free(net, target, scores)
 
 
+def test_scores_by_name_are_those_of_the_rows():
+    import jtl
+
+    net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(4))
+    x, there, y = F[:24].astype(np.float32), F.astype(np.float32) + 2, Z[:24].argmax(1)
+    variables = net.init(jax.random.key(0), x)
+    head = jax.tree.map(np.asarray, variables.params["head"]["out"])
+    z, here = (rows @ head["kernel"] + head["bias"] for rows in (there, x))
+    losses = -(here - np.log(np.exp(here).sum(1, keepdims=True)))[np.arange(24), y]
+    w = v.cross_fitted_ratio(x, there)
+    wanted = {
+        "certainty": v.certainty(z),
+        "diversity": v.diversity(z),
+        "im": v.information_maximisation(z),
+        "bnm": v.nuclear_norm(z),
+        "snd": v.soft_neighbourhood_density(z),
+        "clustering": v.class_clustering(there, z),
+        "source_accuracy": v.accuracy(here, y),
+        "reverse": v.reverse_validation(there, z, x, y),
+        "iw_risk": (w * losses).sum() / w.sum(),
+        "dev": v.deep_embedded_validation(losses, w),
+        "devn": v.deep_embedded_validation(losses, w, "max"),
+    }
+    source = jtl.data.arrays(x, y, batch_size=24, classes=4, shuffle=False)
+    target = jtl.data.arrays(there, Z.argmax(1), batch_size=40, classes=4, shuffle=False)
+    found = v.label_free(net, target, list(wanted), source=source, oracle=True)(variables)
+    oracle = (z.argmax(1) == Z.argmax(1)).mean()
+    assert found == pytest.approx(wanted | {"mean_weight": w.mean(), "ORACLE/accuracy": oracle}, rel=1e-4)
+    assert len({round(float(value), 6) for value in wanted.values()}) == len(wanted)
+
+
 def test_mixval_by_name_is_that_of_the_rows_that_count():
     from nets import dense, top
 
@@ -223,7 +265,36 @@ def test_weights_of_equal_domains_are_near_one():
     draw = np.random.default_rng(0)
     source, target = draw.normal(size=(200, 512)), draw.normal(size=(200, 512))
     assert v.density_ratio(source, target, source).mean() < 0.1
-    np.testing.assert_allclose(v.cross_fitted_ratio(source, target).mean(), 1, atol=0.05)
+    np.testing.assert_allclose(v.cross_fitted_ratio(source, target), 1, atol=1e-9)  # that of the infinite penalty
+
+
+def test_cross_fitted_weights_are_sklearns_from_the_other_half():
+    """With the penalty, of infinity and 100 … 0.01 a feature, whose log loss on both held-out halves is the lowest."""
+    linear = pytest.importorskip("sklearn.linear_model")
+    draw, order = np.random.default_rng(7), np.random.default_rng(0)
+    source, target = draw.normal(size=(40, 6)), draw.normal(size=(30, 6)) + 0.4
+    halves = [np.array_split(order.permutation(n), 2) for n in (40, 30)]
+    losses, weights = np.zeros((6, 2)), np.zeros((6, 40))
+    for p, penalty in enumerate([1e12, 600, 60, 6, 0.6, 0.06]):
+        for k in (0, 1):
+            x = np.r_[source[halves[0][k]], target[halves[1][k]]]
+            mean, std = x.mean(0), x.std(0)
+            model = linear.LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=10_000)
+            model.fit((x - mean) / std, np.repeat([0, 1], (20, 15)))
+            here, there = (x[half[1 - k]] for x, half in zip((source, target), halves, strict=True))
+            here, there = (model.predict_log_proba((x - mean) / std) for x in (here, there))
+            losses[p, k] = -here[:, 0].sum() - there[:, 1].sum()
+            weights[p, halves[0][1 - k]] = 20 / 15 * np.exp(here[:, 1] - here[:, 0])
+    best = losses.sum(1).argmin()
+    assert len({best, 0, *losses.argmin(0)}) == 4, "neither half alone would choose it, nor is it infinity"
+    np.testing.assert_allclose(v.cross_fitted_ratio(source, target), weights[best], rtol=1e-3)
+
+
+def test_cross_fitted_weights_do_not_depend_on_rows_in_the_order_of_their_classes():
+    """Two classes of 1/2 and 1/2 in the source, 3/4 and 1/4 in the target: halves in order would hold one each."""
+    source, target = (np.repeat([[1.0], [-1.0]], counts, axis=0) for counts in ((200, 200), (300, 100)))
+    found = v.cross_fitted_ratio(source, target)
+    np.testing.assert_allclose([found[:200].mean(), found[200:].mean()], [1.5, 0.5], atol=0.1)
 
 
 def test_cross_fitted_weights_are_the_ratio_of_normal_densities():

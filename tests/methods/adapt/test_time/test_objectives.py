@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 from counting import closed_over
-from nets import dense, top
+from nets import dense, largest_difference, top
 
 from jtl import rng
 from jtl.methods.adapt.test_time.cotta import cotta
@@ -63,8 +63,8 @@ def value_and_grad(objective, variables, batch=BATCH, stats=None):
 def test_eata_learns_from_reliable_and_new_rows(variables):
     z = logits(variables.params)
     h, p = entropies(z), softmax(z)
-    limit = 0.4 * math.log(4)
-    objective = eata(NET, near=0.4)
+    limit = 0.5 * math.log(4)
+    objective = eata(NET, margin=0.5, near=0.4)
     value, aux, _ = value_and_grad(objective, variables)
     first = h < limit
     assert 0 < first.sum() < len(h)
@@ -124,7 +124,7 @@ def test_fisher_information_closes_over_no_variables(variables, monkeypatch):
 
 def test_sar_has_the_gradient_at_the_perturbed_point(variables):
     """By hand: the head's bias alone is perturbed, and ∂H/∂z is known."""
-    limit, bias = 0.4 * math.log(4), np.asarray(variables.params["head"]["out"]["bias"], np.float64)
+    limit, bias = 0.5 * math.log(4), np.asarray(variables.params["head"]["out"]["bias"], np.float64)
     z = logits(variables.params).astype(np.float64) - bias
 
     def slope(offset, chosen):
@@ -134,13 +134,16 @@ def test_sar_has_the_gradient_at_the_perturbed_point(variables):
 
     reliable = entropies(z + bias) < limit
     _, g = slope(bias, reliable)
-    moved = bias + 0.5 * g / np.linalg.norm(g)
+    moved = bias + 1.5 * g / np.linalg.norm(g)
     chosen = reliable & (entropies(z + moved) < limit)
-    assert chosen.sum() > 0
+    assert (reliable & ~chosen).any()
+    assert (~reliable & (entropies(z + moved) < limit)).any(), "a row of the second choice alone does not count"
     h, expected = slope(moved, chosen)
-    value, _, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=0.5), variables)
+    value, aux, grads = value_and_grad(sar(NET, trainable=select("head/out/bias"), radius=1.5, margin=0.5), variables)
     np.testing.assert_allclose(value, h[chosen].mean(), rtol=1e-4)
     np.testing.assert_allclose(grads["head"]["out"]["bias"], expected, atol=1e-5)
+    np.testing.assert_allclose(aux.outputs["output"], z + bias, atol=1e-5)  # of before the update
+    np.testing.assert_allclose(aux.metrics["selected"].value, chosen.mean(), rtol=1e-6)
 
 
 def test_cotta_learns_its_teachers_prediction(variables):
@@ -149,19 +152,26 @@ def test_cotta_learns_its_teachers_prediction(variables):
     def shift(key, x):
         return x + jax.random.normal(key, x.shape)
 
-    sure = softmax(logits(variables.params)).max(1).mean()
+    kept = np.arange(20) < 13
+    each = softmax(logits(variables.params)).max(1)
+    sure = each[kept].mean()
+    assert abs(sure - each.mean()) > 0.015
+    teacher = jax.tree.map(lambda a: 0.9 * a, variables.params)
+    stats = {"cotta": {"teacher": teacher, "source": variables.params}}  # whose confidence decides
     for confident, averaged in ((sure - 0.01, False), (sure + 0.01, True)):
-        objective = cotta(NET, shift, views=64, confident=float(confident), momentum=0.9)
-        value, aux, _ = value_and_grad(objective, variables)
+        objective = cotta(NET, shift, views=64, confident=float(confident), momentum=0.8)
+        value, aux, _ = value_and_grad(objective, variables, {**BATCH, "mask": kept}, stats)
         target = np.asarray(aux.outputs["output"])
         p, q = softmax(logits(variables.params)), softmax(target)
-        np.testing.assert_allclose(value, -(q * np.log(p)).sum(1).mean(), rtol=1e-4)
-        assert np.allclose(target, logits(variables.params), atol=1e-5) != averaged
+        np.testing.assert_allclose(value, -(q * np.log(p)).sum(1)[kept].mean(), rtol=1e-4)
+        assert np.allclose(target, logits(teacher), atol=1e-5) != averaged
     adapting = stream(objective, optax.sgd(0.1), trainable=select(".*"), after=restore(0.0))
-    state, _ = jax.jit(adapting.step)(adapting.init(variables, KEY, BATCH), BATCH)
+    batch = {**BATCH, "mask": kept}  # of these rows the views are averaged
+    state, _ = jax.jit(adapting.step)(adapting.init(variables, KEY, batch), batch)
+    assert largest_difference(state.variables.params, variables.params) > 1e-3
     for path, teacher in flatten(state.variables.stats["cotta"]["teacher"]).items():
         before, after = flatten(variables.params)[path], flatten(state.variables.params)[path]
-        np.testing.assert_allclose(teacher, 0.9 * before + 0.1 * after, atol=1e-6)
+        np.testing.assert_allclose(teacher, 0.8 * before + 0.2 * after, atol=1e-6)
 
 
 def test_cotta_averages_the_authors_32_views(variables):
@@ -170,9 +180,11 @@ def test_cotta_averages_the_authors_32_views(variables):
     def shift(key, x):
         return x + jax.random.normal(key, x.shape)
 
-    _, aux, _ = value_and_grad(cotta(NET, shift, confident=1.0), variables)
+    teacher = jax.tree.map(lambda a: 0.9 * a, variables.params)
+    stats = {"cotta": {"teacher": teacher, "source": variables.params}}
+    _, aux, _ = value_and_grad(cotta(NET, shift, confident=1.0), variables, stats=stats)
     root = rng.stream(KEY, "augment")
-    views = [logits(variables.params, shift(jax.random.fold_in(root, i), X)) for i in range(32)]
+    views = [logits(teacher, shift(jax.random.fold_in(root, i), X)) for i in range(32)]
     np.testing.assert_allclose(aux.outputs["output"], np.mean(views, 0, dtype=np.float64), atol=1e-5)
     assert np.std(views, 0).min() > 0.1
 
@@ -215,18 +227,39 @@ def test_roid_weighs_certain_and_diverse_rows(variables):
     np.testing.assert_allclose(
         roid_weights(more, jnp.asarray(average, jnp.float32), jnp.asarray(rows), 0.5)[:20], found, rtol=1e-5
     )
+    alike = roid_weights(jnp.ones((20, 4)), jnp.asarray(average, jnp.float32), jnp.ones(20, bool), 0.5)
+    np.testing.assert_array_equal(alike, 1)  # none is less diverse than the mean
+
+
+def test_a_batch_without_rows_leaves_moving_averages(variables):
+    nothing, average = {**BATCH, "mask": np.zeros(20, bool)}, jnp.array([0.4, 0.3, 0.2, 0.1])
+    for objective, stats in (
+        (roid(NET, None), {"roid": average}),
+        (eata(NET, near=0.4), {"eata": {"mean": average, "seen": jnp.array(True)}}),
+        (sar(NET, trainable=HEAD), {}),
+    ):
+        value, aux, grads = value_and_grad(objective, variables, nothing, stats)
+        assert value == aux.metrics["selected"].count == 0
+        assert not any(np.asarray(g).any() for g in jax.tree.leaves(grads))
+        jax.tree.map(np.testing.assert_array_equal, aux.stats, stats)
 
 
 def test_roid_is_its_formula(variables):
-    value, aux, _ = value_and_grad(roid(NET, lambda key, x: -x, momentum=0.9), variables)
-    z, other = logits(variables.params), logits(variables.params, -X)
-    p, q = softmax(z), softmax(other)
-    w = roid_by_hand(z, np.full(4, 0.25), 1 / 3)
-    clipped = np.minimum(p, 0.99)
-    ratio = -(clipped * np.log(clipped / (1 - clipped) + 1e-5)).sum(1)
-    symmetric = -0.5 * ((p * np.log(q)).sum(1) + (q * np.log(p)).sum(1))
-    np.testing.assert_allclose(value, (w * (ratio + symmetric)).mean(), rtol=1e-3)
-    np.testing.assert_allclose(aux.stats["roid"], 0.9 * 0.25 + 0.1 * p.mean(0), rtol=1e-4)
+    value, aux, grads = value_and_grad(roid(NET, lambda key, x: -x, temperature=0.5, momentum=0.8), variables)
+    z, other = (logits(variables.params, x).astype(np.float64) for x in (X, -X))
+    p, w = softmax(z), roid_by_hand(z, np.full(4, 0.25), 0.5)
+
+    def loss(shift):
+        p, q = softmax(z + shift), softmax(other + shift)
+        clipped = np.minimum(p, 0.99)
+        ratio = -(clipped * np.log(clipped / (1 - clipped) + 1e-5)).sum(1)
+        return (w * (ratio - 0.5 * ((p * np.log(q)).sum(1) + (q * np.log(p)).sum(1)))).mean()
+
+    np.testing.assert_allclose(value, loss(0), rtol=1e-3)
+    slope = [(loss(e) - loss(-e)) / 2e-6 for e in 1e-6 * np.eye(4)]  # w is held constant
+    np.testing.assert_allclose(grads["head"]["out"]["bias"], slope, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(aux.metrics["selected"].value, (w > 0).mean(), rtol=1e-6)
+    np.testing.assert_allclose(aux.stats["roid"], 0.8 * 0.25 + 0.2 * p.mean(0), rtol=1e-4)
     prior = p.mean(0)
     smooth = max(1 / 20, 1 / 4) / prior.max()
     np.testing.assert_allclose(softmax(np.asarray(aux.outputs["output"])), normalised(p * (prior + smooth)), rtol=1e-4)
