@@ -187,7 +187,8 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "device
       free: the names of settings that may differ.
 
     Raises:
-      ValueError: naming the settings that differ, another command's run, or why nothing can be written there.
+      ValueError: naming the settings that differ, another command's run, a file of these names that no run wrote, or
+        why nothing can be written there.
     """
     from jtl.weights.formats.orbax import newest
 
@@ -195,9 +196,9 @@ def refuse_another(settings: Any, free: Sequence[str] = ("out", "steps", "device
     writable(folder)
     refuse_among(folder, [getattr(settings, name) for name in EXAMPLES if hasattr(settings, name)])
     for name, what in ((DONE, "another run"), (BEGUN, "another run, which is not finished")):
+        then = (read(folder, name) or {}).get("settings", {})
         if name == BEGUN and not any(newest(folder / place) for place in CHECKPOINTS):
             continue  # it left nothing to resume from
-        then = (read(folder, name) or {}).get("settings", {})
         if then and not set(EXAMPLES) & set(then) & set(now):
             raise ValueError(f"{str(folder)!r} holds a run of another command: give --out another folder")
         if then:

@@ -95,3 +95,11 @@ def test_what_another_run_resumes_from_is_kept(tmp_path):
     begin(tuning(tmp_path), Checkpoints(tmp_path / "checkpoints"))
     clear(tmp_path / "absent")
     assert (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_users_own_settings_are_no_runs(tmp_path):
+    """As an editor's: they would be removed, or replaced by the run's."""
+    (tmp_path / "settings.json").write_text('{"editor": 1}')
+    for ways in ("head", "all"):
+        with pytest.raises(ValueError, match=r"settings\.json' is not as a run of jtl writes it: it has no settings"):
+            refuse_another(tuning(tmp_path, ways=ways))

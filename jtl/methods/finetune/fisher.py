@@ -35,7 +35,7 @@ def fisher_diagonal(
     there are classes. "drawn" draws one y ~ p_i for each row, which estimates the true Fisher information without bias
     by one backward pass. "given" takes the labels of the batches. This is the empirical Fisher, which is another
     quantity: it equals the true one only where the network predicts the distribution of the labels, and goes to 0 where
-    it fits every label.
+    it fits every label; a label beyond the classes gives NaN.
 
     A gradient is squared for each row, and not for each batch, so the size of the batches does not matter. Rows are
     computed one after another, so the memory is that of a few gradients. `jtl.test_time.fisher_information` is the
@@ -110,7 +110,8 @@ def _squares(net: Model, labels: str, part: Params, rest: Params, stats: Stats, 
 
         def add(total: Params, one: Any) -> tuple[Params, None]:
             label, share = one
-            (slope,) = back((classes == label).astype(values.dtype))
+            one_hot = (classes == label).astype(values.dtype)
+            (slope,) = back(jnp.where((label >= 0) & (label < len(values)), one_hot, jnp.nan))
 
             def leaf(t: Any, g: Any) -> Any:
                 # A NaN in a row that does not count stays out.

@@ -60,6 +60,14 @@ def test_the_empirical_fisher_takes_the_labels_and_rows_count_by_mask_and_weight
     np.testing.assert_allclose(true["head"]["out"]["kernel"], expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_beyond_the_classes_is_nan_unless_it_is_masked(linear, label):
+    rows = {"x": ROWS["x"], "y": np.where(np.arange(len(ROWS["y"])) == 1, label, ROWS["y"])}
+    for mask, known in ((None, False), (np.arange(len(ROWS["y"])) != 1, True)):
+        fisher, _ = fisher_diagonal(LINEAR, linear, [{**rows, "mask": mask}], labels="given")
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fisher)) == known
+
+
 def test_drawn_labels_estimate_the_true_fisher(linear):
     many = {"x": np.tile(ROWS["x"], (200, 1))}
     drawn, _ = fisher_diagonal(LINEAR, linear, [many], labels="drawn", key=KEY)
