@@ -27,6 +27,7 @@ def cluster_labels(
     distance: float = 0.05,
     least_rows: int = 3,
     iterations: int = 100,
+    ignore: int | None = None,
     feature: str = "pooled",
     name: str = "can",
 ) -> Callable[[Any], Any]:
@@ -44,12 +45,13 @@ def cluster_labels(
       distance: D, in [0, 1]; the authors use 0.05 on Office-31, and 1, which leaves out next to nothing, on VisDA-2017.
       least_rows: the least number of rows of a class; 3 in the authors' code.
       iterations: the most rounds of k-means.
+      ignore: as in `adapt`: rows of the source with this label give no centre.
       feature: the name of the backbone's feature, [batch, width].
       name: of the labels in the statistics, as that of `can`.
 
     Raises:
       ValueError: for numbers out of range; when run, for a missing feature, if a row of the target is in none of the
-        batches, or the source has no label that is not negative.
+        batches, or the source has no label that is neither negative nor the one to ignore.
 
     Example:
       >>> import numpy as np, jtl
@@ -82,9 +84,12 @@ def cluster_labels(
     def run(state: Any) -> Any:
         (fs, y), (ft, places) = (epoch(state, of, data) for of, data in (("source", source), ("target", target)))
         refuse_missing(len(state.stats[name]), places)
-        classes = np.unique(y[y >= 0])
+        classes = np.setdiff1d(y[y >= 0], [] if ignore is None else [ignore])
         if not len(classes):
-            raise ValueError(f"{name}: the source has no labels that are not negative, and a cluster starts from some")
+            raise ValueError(
+                f"{name}: the source has no labels that are neither negative nor ignore={ignore}, and a cluster starts"
+                " from some"
+            )
         units = _unit(fs)
         centres = np.stack([units[y == c].sum(0) for c in classes])
         clusters, apart = spherical_clusters(ft, centres, iterations)

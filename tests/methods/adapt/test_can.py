@@ -152,6 +152,21 @@ def test_a_refresh_gives_the_clusters_of_the_current_network(own):
         assert {(np.asarray(strict) == c).sum() for c in (1, 2, 3)} - {0} == left
 
 
+def test_rows_of_the_source_with_the_label_to_ignore_give_no_cluster():
+    net = network(backbone=dense(6), head=top(3))
+    target = jtl.data.arrays(TARGET, np.arange(30), batch_size=10)
+    some = SOURCE_Y != 0
+    without = jtl.data.arrays(SOURCE[some], SOURCE_Y[some], batch_size=8)
+    unlabelled = jtl.data.arrays(SOURCE, np.where(some, SOURCE_Y, 255), batch_size=8, ignore=255)
+    objective = adapt(net, alignments=[can(30)], ignore=255)
+    pairs = jtl.data.pair(unlabelled, target, target_labels=True)
+    state = make_step(objective, optax.sgd(0.1)).init(objective.init(KEY, pairs[0]), KEY)
+    found = cluster_labels(net, unlabelled, target, distance=1.0, ignore=255)(state).stats["can"]
+    wanted = cluster_labels(net, without, target, distance=1.0)(state).stats["can"]
+    assert set(found.tolist()) == {1, 2}
+    np.testing.assert_array_equal(found, wanted)
+
+
 def test_the_term_reads_the_labels_of_its_rows_and_of_no_others():
     net = network(backbone=dense(6), head=top(3))
     places = np.array([3, 29, -1, 30, 7, 12, 0, 5])
@@ -201,7 +216,7 @@ def test_what_does_not_fit_is_refused():
         cluster_labels(net, source, target, feature="map")(state)
     nobody = jtl.data.arrays(SOURCE, np.full(24, -1), batch_size=10, ignore=-1)
     whole = jtl.data.arrays(np.concatenate([TARGET, TARGET[:1]]), np.arange(31), batch_size=8)
-    with pytest.raises(ValueError, match="can: the source has no labels that are not negative"):
+    with pytest.raises(ValueError, match="can: the source has no labels that are neither negative nor ignore=None"):
         cluster_labels(net, nobody, whole)(state)
     with pytest.raises(ValueError, match="can: y of 'target' must be the row of each example"):
         objective.init(KEY, jtl.data.pair(source, target)[0])
