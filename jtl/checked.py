@@ -74,6 +74,23 @@ def positive(**numbers: Any) -> None:
             raise ValueError(f"{name}={_shown(value)}: must be positive and finite")
 
 
+def ordered(**pair: float) -> None:
+    """Refuses two numbers of which the first is the larger.
+
+    Raises:
+      ValueError: naming both, with their values.
+
+    Example:
+      >>> from jtl.checked import ordered
+      >>> ordered(slowest=0.9, fastest=0.8)
+      Traceback (most recent call last):
+      ValueError: slowest=0.9 is above fastest=0.8
+    """
+    (low, a), (high, b) = pair.items()
+    if a > b:
+        raise ValueError(f"{low}={a} is above {high}={b}")
+
+
 def seed_of(seed: Any) -> None:
     """Refuses a value that is not a seed for NumPy's generators: an integer of at least 0, or a sequence of them.
 

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jtl import checked
 from jtl.data.augment import Augment
-from jtl.data.waves import ordered, stretched
+from jtl.data.waves import stretched
 from jtl.preprocess.spectrogram import band_corners, hertz_of, mel_of
 from jtl.typing import Key
 
@@ -48,7 +48,7 @@ def speed(rate: int, slowest: float = 0.9, fastest: float = 1.1) -> Augment:
     """
     checked.whole(1, rate=rate)
     checked.positive(slowest=slowest, fastest=fastest)
-    ordered(slowest=slowest, fastest=fastest)
+    checked.ordered(slowest=slowest, fastest=fastest)
 
     def change(key: Key, x: Any) -> Spectrograms:
         _, frames, bands = x.shape

@@ -40,7 +40,7 @@ def speed(slowest: float = 0.9, fastest: float = 1.1) -> Augment:
     Ko et al., Audio augmentation for speech recognition, Interspeech 2015 (factors of 0.9, 1.0 and 1.1).
     """
     checked.positive(slowest=slowest, fastest=fastest)
-    ordered(slowest=slowest, fastest=fastest)
+    checked.ordered(slowest=slowest, fastest=fastest)
 
     def change(key: Key, wave: Wave, mask: Mask) -> tuple[Wave, Mask]:
         drawn = jax.random.uniform(key, (len(wave), 1), minval=slowest, maxval=fastest)
@@ -123,7 +123,7 @@ def noise(lowest: float, highest: float) -> Augment:
       (2, 5)
     """
     checked.within("(-inf, inf)", lowest=lowest, highest=highest)
-    ordered(lowest=lowest, highest=highest)
+    checked.ordered(lowest=lowest, highest=highest)
 
     def change(key: Key, wave: Wave, mask: Mask) -> tuple[Wave, Mask]:
         of_ratio, of_noise = jax.random.split(key)
@@ -136,21 +136,17 @@ def noise(lowest: float, highest: float) -> Augment:
     return _augment("noise", change)
 
 
-def ordered(**pair: float) -> None:
-    """Refuses two numbers of which the first is the larger.
-
-    Raises:
-      ValueError: with both names and values.
-    """
-    (low, a), (high, b) = pair.items()
-    if a > b:
-        raise ValueError(f"{low}={a} is above {high}={b}")
-
-
 def stretched(factor: Float[Array, "batch 1"], n: int) -> tuple[Any, Any]:
     """The whole part and the rest of `factor · i` for i = 0 … n - 1, exact for long rows.
 
     The product is `i + (factor - 1) i`, whose second part is small, so float32 keeps the rest.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.data.waves import stretched
+      >>> place, rest = stretched(jnp.array([[1.25]]), 4)
+      >>> place.tolist(), rest.tolist()
+      ([[0, 1, 2, 3]], [[0.0, 0.25, 0.5, 0.75]])
     """
     i = jnp.arange(n)[None]
     more = (factor - 1) * i
