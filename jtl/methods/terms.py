@@ -67,6 +67,18 @@ def with_own(given: Variables, name: str, value: Any) -> Variables:
     return given._replace(stats={**given.stats, name: jax.tree.map(jnp.array, value)})
 
 
+def kept_or_new(given: Variables, name: str, start: Any) -> Variables:
+    """The given variables if their statistics hold a value like `start` under the name, else with `start` there.
+
+    So a memory that is given, as that of an earlier run, goes on. Like it means the same tree and shapes.
+
+    Raises:
+      ValueError: if the name is taken by another value.
+    """
+    there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
+    return given if there else with_own(given, name, start)
+
+
 def view_of(views: Views, of: str, who: str) -> View:
     """A view by its name.
 

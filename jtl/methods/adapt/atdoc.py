@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jtl import checked, losses, ops
-from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
+from jtl.methods.adapt.source_free.rows import refuse_views, rows_of
 from jtl.methods.terms import checked as check_weight
-from jtl.methods.terms import row_features, row_logits, view_of, weighted, with_own
+from jtl.methods.terms import kept_or_new, row_features, row_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -91,15 +91,12 @@ def atdoc(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
-        target = view_of(views, view, name)
-        jax.eval_shape(lambda y: rows_of(y, name, view), target.y)
-        refuse_labels(target.y, rows, name, target.mask)
+        refuse_views(view_of(views, view, name), rows, name, view)
         f, z = jax.eval_shape(
             lambda seen: (row_features(seen, view, feature, name)[0], row_logits(seen, view, name)[0]), views
         )
         start = {"features": jnp.zeros((rows, f.shape[1])), "predictions": jnp.zeros((rows, z.shape[1]))}
-        there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
-        return given if there else with_own(given, name, start)
+        return kept_or_new(given, name, start)
 
     return Objective(run, init)
 

@@ -9,18 +9,18 @@ from jaxtyping import Array, ArrayLike, Float, Integer
 
 from jtl import checked, ops
 from jtl.methods.adapt.mmd import check_scales, kernel
-from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
+from jtl.methods.adapt.source_free.rows import refuse_views, rows_of
 from jtl.methods.terms import checked as check_weight
 from jtl.methods.terms import (
     clean,
     features_of,
+    kept_or_new,
     labels_of,
     logits_of,
     mean_row,
     own_squared_distances,
     view_of,
     weighted,
-    with_own,
 )
 from jtl.methods.views import Views
 from jtl.model import Variables
@@ -101,12 +101,8 @@ def can(
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
-        view = view_of(views, "target", name)
-        jax.eval_shape(lambda y: rows_of(y, name), view.y)
-        refuse_labels(view.y, rows, name, view.mask)
-        start = jnp.full(rows, -1, jnp.int32)
-        there = name in given.stats and jnp.shape(given.stats[name]) == start.shape
-        return given if there else with_own(given, name, start)
+        refuse_views(view_of(views, "target", name), rows, name)
+        return kept_or_new(given, name, jnp.full(rows, -1, jnp.int32))
 
     return Objective(run, init)
 

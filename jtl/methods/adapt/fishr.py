@@ -98,8 +98,7 @@ def fishr(
         if not momentum:
             return given
         shape = (len(names), sum(leaf.size for leaf in jax.tree.leaves(given.params[head])))
-        there = name in given.stats and getattr(given.stats[name], "shape", None) == shape
-        return given if there else terms.with_own(given, name, jnp.zeros(shape))
+        return terms.kept_or_new(given, name, jnp.zeros(shape))
 
     return Objective(term, init)
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
 from jtl import checked, losses, ops
-from jtl.methods.adapt.source_free.rows import refuse_labels, rows_of
+from jtl.methods.adapt.source_free.rows import refuse_views, rows_of
 from jtl.methods.terms import checked as check_weight
-from jtl.methods.terms import paired_logits, view_of, weighted, with_own
+from jtl.methods.terms import kept_or_new, paired_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -90,12 +90,10 @@ def flexmatch(
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key
         view = view_of(views, weak, name)
-        jax.eval_shape(lambda y: rows_of(y, name, weak), view.y)
-        refuse_labels(view.y, rows, name, view.mask)
+        refuse_views(view, rows, name, weak)
         classes = jnp.shape(view.output)[-1]
         start = {"labels": jnp.full(rows, -1, jnp.int32), "counts": jnp.zeros(classes, jnp.int32)}
-        there = name in given.stats and jax.tree.map(jnp.shape, given.stats[name]) == jax.tree.map(jnp.shape, start)
-        return given if there else with_own(given, name, start)
+        return kept_or_new(given, name, start)
 
     def commit(stats: Stats, params: Params) -> Stats:
         del params

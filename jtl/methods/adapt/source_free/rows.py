@@ -8,6 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Int
 
+from jtl.methods.views import View
+
 _HOW = "give the data set np.arange(rows) for labels, and jtl.data.pair target_labels=True"
 
 
@@ -52,6 +54,22 @@ def refuse_labels(y: Any, count: int, who: str, mask: Any = None) -> None:
             f"{who}: {times.max()} examples of the batch have y={found[times.argmax()]}; y must be the row of each"
             f" example, not its label: {_HOW}"
         )
+
+
+def refuse_views(view: View, count: int, who: str, of: str = "target") -> None:
+    """Raises, when a run begins, if the y of a view are not rows, as far as its first batch shows.
+
+    Args:
+      view: the view of the first batch, whose arrays may be shapes.
+      count: number of target rows.
+      who: what requires rows, for the message.
+      of: the name of the view, for the message.
+
+    Raises:
+      ValueError: as `rows_of` and `refuse_labels`.
+    """
+    jax.eval_shape(lambda y: rows_of(y, who, of), view.y)
+    refuse_labels(view.y, count, who, view.mask)
 
 
 def refuse_missing(count: int, seen: np.ndarray) -> None:

@@ -26,7 +26,7 @@ def memo(net: Model, augment: Callable[[Key, Any], Any], *, views: int = 32, pri
 
     BatchNorm normalises by `N/(N+1) r + 1/(N+1) s`, with N the prior, r the running statistics and s those of the
     copies. For the prediction, s are the statistics of the input itself. As in the authors' code, s has no gradient and
-    its variance is unbiased. No running statistics change.
+    its variance is unbiased. Rows that the mask leaves out contribute to s too. No running statistics change.
 
     The authors' copies are those of AugMix without its Jensen-Shannon loss: up to three operations in each of three
     chains, mixed with the image. Here `augment` determines them. A step has `views` forward and backward passes and one
