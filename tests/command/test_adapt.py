@@ -110,6 +110,8 @@ def test_copies_in_the_parts_of_the_source_are_told(made, tmp_path, monkeypatch)
     assert told[:3] == [f"source: 16 examples of {b} are in {a}" for a, b in splits.PAIRS]
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_labels_of_the_target_are_not_read(made, run):
     """The same pictures in one folder and in class folders give the same weights."""
     again = jtl.adapt_files(
@@ -301,6 +303,8 @@ def test_a_sweep_of_the_command_ranks_methods_without_labels(made, tmp_path, cap
     assert f"Best: method={first}" in (tmp_path / "sweep.html").read_text()
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_mixval_watches_an_adaptation_of_images_alone(made, tmp_path, capsys):
     words = _words(made, "unsorted", "mcc", tmp_path / "run", "--watch", "mixval")
     assert cli.main(words) == 0

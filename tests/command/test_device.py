@@ -84,11 +84,13 @@ def test_the_range_test_of_the_rate_says_that_it_uses_one_device(world, tmp_path
     assert said[-1] == "range test of the learning rate: one device, with all 8 examples of a batch"
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize(
     "words",
     [
         ["finetune", "day", "--ways", "all"],
-        pytest.param(["adapt", "day", "night", "--method", "shot", "--ways", "all"], marks=pytest.mark.slow),
+        ["adapt", "day", "night", "--method", "shot", "--ways", "all"],
     ],
     ids=lambda words: words[0],
 )

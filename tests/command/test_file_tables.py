@@ -212,6 +212,8 @@ def test_a_support_set_may_be_a_table(world, tmp_path, capsys):
     assert "of 28\n" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("target", ["night.csv", "night"])
 def test_a_domain_may_be_a_table(world, tmp_path, target, capsys):
     shutil.copytree(world / "photos", tmp_path / "night")
@@ -233,6 +235,8 @@ def test_sounds_are_told_by_their_suffixes(tmp_path):
     same(source.read(table, file="file"), source.read(tmp_path / "sounds"))
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 def test_ants_and_bees_in_a_table_are_those_of_the_folder(real_data, tmp_path):
     photos = real_data("hymenoptera")
     for part in ("train", "val"):

@@ -127,6 +127,8 @@ def test_training_photos_of_one_group_have_no_folds(world, tmp_path):
     assert len(found.validation.labels) == 3
 
 
+@pytest.mark.slow
+@pytest.mark.compiling
 @pytest.mark.parametrize("kept", ["head", "the mean of all and head"])
 def test_the_best_of_head_steps_and_their_mean_is_kept(world, monkeypatch, kept):
     """Steps are judged by photos that their head was not fitted on; a head that is kept is fitted on these too."""
