@@ -10,6 +10,7 @@ from jtl.selection import validators
 
 PUBLISHED = [
     (alignments.afn, {"weight": 0.05, "growth": 1.0}),
+    (alignments.atdoc_nc, {"weight": 0.1, "momentum": 0.1}),
     (alignments.bsp, {"weight": 1e-4, "k": 1}),
     (alignments.daregram, {"angle": 0.05, "scale": 0.001, "threshold": 0.9}),
     (alignments.fixmatch, {"threshold": 0.95}),

@@ -6,6 +6,7 @@ from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
 from jtl.methods.adapt.and_mask import and_mask as and_mask
 from jtl.methods.adapt.atdoc import atdoc as atdoc
+from jtl.methods.adapt.atdoc_nc import atdoc_nc as atdoc_nc
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
