@@ -15,6 +15,7 @@ PUBLISHED = [
     (alignments.daregram, {"angle": 0.05, "scale": 0.001, "threshold": 0.9}),
     (alignments.fixmatch, {"threshold": 0.95}),
     (alignments.flexmatch, {"threshold": 0.95}),
+    (alignments.gvb, {"bridge": 1.0, "critic_bridge": 1.0}),
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),

@@ -25,6 +25,7 @@ from jtl.methods.adapt.eqrm import eqrm as eqrm
 from jtl.methods.adapt.fishr import fishr as fishr
 from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro
+from jtl.methods.adapt.gvb import gvb as gvb
 from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.iwan import iwan as iwan
 from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
