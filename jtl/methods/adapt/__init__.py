@@ -52,6 +52,7 @@ from jtl.methods.adapt.pada import pada as pada
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
+from jtl.methods.adapt.sdat import sdat as sdat
 from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
