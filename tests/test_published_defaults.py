@@ -21,6 +21,7 @@ PUBLISHED = [
     (alignments.mdd, {"gamma": 4.0}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
     (alignments.sdat, {"radius": 0.05}),
+    (alignments.spa, {"weight": 1.0, "width": 1.5}),
     (finetuning.bi_tuning, {"width": 128, "temperature": 0.07}),
     (finetuning.bi_tuning_queue, {"width": 128, "size": 40, "momentum": 0.999, "temperature": 0.07}),
     (finetuning.bss, {"weight": 1e-3, "k": 1}),

@@ -55,6 +55,7 @@ from jtl.methods.adapt.rsd import rsd as rsd
 from jtl.methods.adapt.sdat import sdat as sdat
 from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
+from jtl.methods.adapt.spa import spa as spa
 from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
 from jtl.methods.adapt.transport_map import out_of_sample as out_of_sample
 from jtl.methods.adapt.transport_map import transport_map as transport_map

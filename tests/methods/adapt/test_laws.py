@@ -45,6 +45,7 @@ CASES = {
     "pseudo": alignments.pseudo_labels(threshold=0.4),
     "rsd": alignments.rsd(0.1),
     "sliced": alignments.sliced_wasserstein(projections=8),
+    "spa": alignments.spa(),
     "vat": alignments.vat(NET, 10.0, radius=1.0),
 }
 BY_PLACE = {"vat"}
@@ -111,7 +112,7 @@ OF_VECTORS = 4e-5  # singular vectors of another matrix, whose smallest value is
 
 
 def tolerance(name):
-    return OF_VECTORS if name in ("daregram", "rsd") else 2e-6
+    return OF_VECTORS if name in ("daregram", "rsd", "spa") else 2e-6
 
 
 def same(a, b, atol=2e-6):
