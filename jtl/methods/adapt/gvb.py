@@ -93,6 +93,7 @@ def gvb(
         out, new = model.apply(part(variables, name), joint, train=True, key=key)
         if out.shape != (len(joint), 2):
             raise ValueError(f"gvb: the critic returns {out.shape} for {len(joint)} rows; give [batch, 2], D and σ")
+        out = out.astype(jnp.promote_types(out.dtype, jnp.float32))
         n, masks = len(p["source"]), {d: views[d].mask for d in DOMAINS}
         terms, found = against(out[:, 0] - out[:, 1], n, name, masks, w)
         sigma = {"source": out[:n, 1:], "target": out[n:, 1:]}
