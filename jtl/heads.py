@@ -3,8 +3,8 @@
 `reads=` names the features that a head reads: by default `pooled`; `"mean"`; `("stage3", "stage4")` side by side; or a
 `jtl.reads.Read` such as `whole("last")`, for every token, frame or pixel.
 
-The last layer of each head is called `out`, so `head/out/kernel` names it whichever head is used; `averaged` has a
-second one.
+The last layer of each head is called `out`, so `head/out/kernel` names it whichever head is used; `averaged` and
+`bridged` have a second one.
 """
 
 from collections.abc import Sequence
@@ -125,6 +125,35 @@ def averaged(classes: int, *, reads: Reads = "pooled") -> Model:
     return reading(from_linen(_Averaged(classes)), reads)
 
 
+def bridged(classes: int, *, reads: Reads = "pooled") -> Model:
+    """An affine map minus a second one, the bridge: `z = W x + b − γ(x)`, `γ(x) = V x + c`; for `jtl.alignments.gvb`.
+
+    `out` is the first map and `bridge` the second; a prediction has the bridge subtracted, as in training. So predict
+    with this head: `linear` would read `out` alone and leave the rest unread. Both maps together are one, and with the
+    parameters `out − bridge` a linear head predicts the same, for instance to save the network.
+
+    Args:
+      classes: size of the output.
+
+    Raises:
+      ValueError: for fewer than one class.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, jtl
+      >>> head, x = jtl.heads.bridged(5), jnp.ones((2, 8))
+      >>> variables = head.init(jax.random.key(0), x)
+      >>> own = variables.params
+      >>> one = jtl.Variables({"out": jax.tree.map(jnp.subtract, own["out"], own["bridge"])}, {})
+      >>> z = [h.apply(v, x, train=False)[0] for h, v in ((head, variables), (jtl.heads.linear(5), one))]
+      >>> bool(jnp.allclose(*z, atol=1e-5))
+      True
+
+    Cui et al., Gradually Vanishing Bridge for Adversarial Domain Adaptation, 2020, arXiv 2003.13183.
+    """
+    _check(classes, (), 0.0)
+    return reading(from_linen(_Bridged(classes)), reads)
+
+
 def mlp(
     classes: int, widths: Sequence[int], *, dropout: float = 0.0, zero_init: bool = False, reads: Reads = "pooled"
 ) -> Model:
@@ -223,6 +252,14 @@ class _Averaged(nn.Module):
             raise ValueError(f"features of width {x.shape[-1]}: give two tokens side by side")
         token, distilled = jnp.split(x, 2, -1)
         return (nn.Dense(self.classes, name="out")(token) + nn.Dense(self.classes, name="distilled")(distilled)) / 2
+
+
+class _Bridged(nn.Module):
+    classes: int
+
+    @nn.compact
+    def __call__(self, x, train: bool):
+        return nn.Dense(self.classes, name="out")(x) - nn.Dense(self.classes, name="bridge")(x)
 
 
 class _Cosine(nn.Module):

@@ -55,6 +55,20 @@ def test_averaged_is_the_mean_of_two_affine_maps(key, x):
         head.init(key, x[:, :5])
 
 
+def test_bridged_subtracts_its_bridge_and_is_one_affine_map(key, x):
+    head, plain = heads.bridged(CLASSES), heads.linear(CLASSES)
+    drawn = head.init(key, x).params
+    assert not np.array_equal(drawn["out"]["kernel"], drawn["bridge"]["kernel"])
+    v = randomised(head.init(key, x))
+    p = jax.tree.map(np.asarray, v.params)
+    out, bridge = (x @ p[name]["kernel"] + p[name]["bias"] for name in ("out", "bridge"))
+    one = {"out": jax.tree.map(np.subtract, p["out"], p["bridge"])}
+    for train in (False, True):
+        z, _ = head.apply(v, x, train=train, key=key)
+        np.testing.assert_allclose(z, out - bridge, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(z, plain.apply(Variables(one, {}), x, train=train)[0], rtol=1e-5, atol=2e-6)
+
+
 def test_mlp_is_its_formula(key, x):
     head = heads.mlp(CLASSES, (8, 7))
     v = randomised(head.init(key, x))
@@ -126,6 +140,7 @@ def test_linear_dropout_keeps_the_mean(key):
     [
         (lambda: heads.linear(0), "classes=0"),
         (lambda: heads.averaged(0), "classes=0"),
+        (lambda: heads.bridged(0), "classes=0"),
         (lambda: heads.mlp(3, (4, 0)), r"widths\[1\]=0"),
         (lambda: heads.linear(3, dropout=1.0), "dropout=1.0"),
         (lambda: heads.cosine(3, temperature=0.0), "temperature=0.0"),

@@ -10,14 +10,18 @@ from jtl.selection import validators
 
 PUBLISHED = [
     (alignments.afn, {"weight": 0.05, "growth": 1.0}),
+    (alignments.atdoc_nc, {"weight": 0.1, "momentum": 0.1}),
     (alignments.bsp, {"weight": 1e-4, "k": 1}),
     (alignments.daregram, {"angle": 0.05, "scale": 0.001, "threshold": 0.9}),
     (alignments.fixmatch, {"threshold": 0.95}),
     (alignments.flexmatch, {"threshold": 0.95}),
+    (alignments.gvb, {"bridge": 1.0, "critic_bridge": 1.0}),
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
+    (alignments.sdat, {"radius": 0.05}),
+    (alignments.spa, {"weight": 1.0, "width": 1.5}),
     (finetuning.bi_tuning, {"width": 128, "temperature": 0.07}),
     (finetuning.bi_tuning_queue, {"width": 128, "size": 40, "momentum": 0.999, "temperature": 0.07}),
     (finetuning.bss, {"weight": 1e-3, "k": 1}),

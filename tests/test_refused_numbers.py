@@ -59,6 +59,7 @@ CASES = [
     (heads.linear, {"classes": 3}, {"classes": COUNT, "dropout": NUMBER}),
     (heads.per_position, {"classes": 3}, {"classes": COUNT, "dropout": NUMBER}),
     (heads.averaged, {}, {"classes": COUNT}),
+    (heads.bridged, {}, {"classes": COUNT}),
     (lambda width: unwrap(heads.mlp)(3, (width,)), {}, {"width": COUNT}),
     (heads.cosine, {"classes": 3}, {"temperature": NUMBER}),
     (data.arrays, {"x": X, "batch_size": 2}, {"batch_size": COUNT, "seed": COUNT}),

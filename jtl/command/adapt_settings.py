@@ -10,8 +10,8 @@ from jtl.command.folders import folder_of, stem
 from jtl.command.run_settings import RunSettings
 
 Method = Literal[
-    "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "sliced_wasserstein", "afn", "bnm", "im", "mcd",
-    "ada_bn", "shot",
+    "source", "dann", "cdan", "cdan_e", "mcc", "coral", "mmd", "jmmd", "sliced_wasserstein", "afn", "bnm", "im",
+    "atdoc_nc", "mcd", "ada_bn", "shot",
 ]  # fmt: skip
 Watch = Literal[
     "im", "bnm", "snd", "clustering", "certainty", "diversity", "source_accuracy", "reverse", "iw_risk", "dev", "devn",
@@ -35,7 +35,8 @@ class AdaptSettings(RunSettings):
       weights: see `jtl finetune`.
       method: "source" is fine-tuning without the target, the baseline.
       out: the run's folder; None: `runs/` and the names of both domains and of the method.
-      weight: the weight of the alignment loss; None: 1, but 0.05 for afn and 0.3 for the pseudo-labels of shot.
+      weight: the weight of the alignment loss; None: 1, but 0.05 for afn, 0.1 for atdoc_nc, and 0.3 for the
+        pseudo-labels of shot.
       watch: the score that chooses the checkpoint. The methods im, bnm and shot maximise "im" or "bnm" themselves, so
         these scores cannot compare them with other methods. "mixval" is for images and sounds. "oracle" is the accuracy
         by the target's labels: it shows the result of a perfect choice, and the report says that labels were used.

@@ -7,6 +7,7 @@ from jtl import heads, losses
 from jtl.command.adapt_settings import Method
 from jtl.methods.adapt import (
     afn,
+    atdoc_nc,
     bnm,
     cdan,
     coral,
@@ -41,9 +42,9 @@ class Plan(NamedTuple):
 
 WEIGHTS: Mapping[str, float] = {
     "dann": 1.0, "cdan": 1.0, "cdan_e": 1.0, "mcc": 1.0, "coral": 1.0, "mmd": 1.0, "jmmd": 1.0,
-    "sliced_wasserstein": 1.0, "afn": 0.05, "bnm": 1.0, "im": 1.0,
+    "sliced_wasserstein": 1.0, "afn": 0.05, "bnm": 1.0, "im": 1.0, "atdoc_nc": 0.1,
 }  # fmt: skip
-"""λ of each alignment, the defaults of `jtl.alignments`; for critics and kernels, the value that λ grows to."""
+"""λ of each alignment, the defaults of `jtl.alignments`; for critics, kernels and ATDOC, the value that λ grows to."""
 NAMES: tuple[str, ...] = get_args(Method)
 AFTER_SOURCE = ("ada_bn", "shot")
 """Methods that start from weights fine-tuned on the source, and then see the target alone."""
@@ -63,8 +64,11 @@ _ALIGNMENTS: Mapping[str, Callable[[Any, Read], Objective]] = {
     "afn": lambda weight, reads: afn(weight, feature=_feature(reads)),
     "bnm": lambda weight, reads: bnm(weight),
     "im": lambda weight, reads: information_maximisation(weight),
+    "atdoc_nc": lambda weight, reads: atdoc_nc(weight, feature=_feature(reads)),
 }
 _RAMPED = ("dann", "cdan", "cdan_e", "mmd", "jmmd")
+_LINEAR = ("atdoc_nc",)
+"""Methods whose weight grows in proportion to the step, because their first labels are wrong."""
 
 
 def plan(name: str, net: Model, classes: int, steps: int, weight: float | None = None) -> Plan:
@@ -77,7 +81,7 @@ def plan(name: str, net: Model, classes: int, steps: int, weight: float | None =
       name: one of `NAMES`.
       net: `jtl.network(backbone=..., head=...)`.
       classes: the number of classes; the second head of "mcd" is linear.
-      steps: the steps of the run; the weight of a critic or a kernel grows over them.
+      steps: the steps of the run; the weight of a critic, a kernel or ATDOC grows over them.
       weight: λ; None for the value in `WEIGHTS`.
 
     Raises:
@@ -96,8 +100,8 @@ def plan(name: str, net: Model, classes: int, steps: int, weight: float | None =
         turns = [Turn(fit, by=(0, 1)), Turn(apart, by=(1,)), Turn(close, by=(0,), repeat=4)]
         return Plan(turns, (("backbone/.*",), ("head/.*", "second/.*")))
     largest = WEIGHTS[name] if weight is None else weight
-    ramp = weight_schedule(steps)
-    strength: Any = (lambda step: largest * ramp(step)) if name in _RAMPED else largest
+    grows = weight_schedule(steps) if name in _RAMPED else (lambda step: step / steps) if name in _LINEAR else None
+    strength: Any = largest if grows is None else lambda step: largest * grows(step)
     return Plan(adapt(net, loss, alignments=[_ALIGNMENTS[name](strength, net.parts["head"].reads)]))
 
 

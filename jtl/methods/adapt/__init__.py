@@ -6,6 +6,7 @@ from jtl.methods.adapt.adda import adda as adda
 from jtl.methods.adapt.afn import afn as afn
 from jtl.methods.adapt.and_mask import and_mask as and_mask
 from jtl.methods.adapt.atdoc import atdoc as atdoc
+from jtl.methods.adapt.atdoc_nc import atdoc_nc as atdoc_nc
 from jtl.methods.adapt.between import between as between
 from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
@@ -24,6 +25,7 @@ from jtl.methods.adapt.eqrm import eqrm as eqrm
 from jtl.methods.adapt.fishr import fishr as fishr
 from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro
+from jtl.methods.adapt.gvb import gvb as gvb
 from jtl.methods.adapt.irm import irm as irm
 from jtl.methods.adapt.iwan import iwan as iwan
 from jtl.methods.adapt.jdot import deep_jdot as deep_jdot
@@ -50,8 +52,10 @@ from jtl.methods.adapt.pada import pada as pada
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsd import rsd as rsd
+from jtl.methods.adapt.sdat import sdat as sdat
 from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
+from jtl.methods.adapt.spa import spa as spa
 from jtl.methods.adapt.transfer_components import transfer_components as transfer_components
 from jtl.methods.adapt.transport_map import out_of_sample as out_of_sample
 from jtl.methods.adapt.transport_map import transport_map as transport_map

@@ -193,16 +193,30 @@ def judge(
         raise ValueError(
             f"the critic returns {logits.shape} for {len(joint)} rows; it must give one logit each, [batch, 1]"
         )
-    n = len(rows[0])
-    domains = {"source": (logits[:n, 0], 1.0), "target": (logits[n:, 0], 0.0)}
+    terms, found = against(logits[:, 0], len(rows[0]), name, masks, weights)
+    return terms, Aux({**stats, **({name: new} if new else {})}, found)
+
+
+def against(
+    logits: Array, sources: int, name: str, masks: Mapping[str, Any], weights: Mapping[str, Array] | None = None
+) -> tuple[dict[str, Mean], dict[str, Any]]:
+    """The loss of a critic's logits against the domains of their rows, as two terms, and how often they are right.
+
+    Args:
+      logits: one for each row [batch], those of the source first.
+      sources: the number of the source's rows.
+      name: as in `judge`.
+      masks: mask of each domain.
+      weights: as in `judge`.
+    """
+    domains = {"source": (logits[:sources], 1.0), "target": (logits[sources:], 0.0)}
     terms, right = {}, {}
     for d, (z, y) in domains.items():
         values = domain_loss(z, y)
         terms[f"{name}_{d}"] = mean(values if weights is None else values * weights[d], masks[d]).scale(0.5)
         right[d] = mean((z > 0) == (y > 0), masks[d])
     accuracy = Mean(sum(m.total for m in right.values()), sum(m.count for m in right.values()))
-    found = {f"{name}_accuracy": accuracy, f"{name}_a_distance": Sums(right, _a_distance)}
-    return terms, Aux({**stats, **({name: new} if new else {})}, found)
+    return terms, {f"{name}_accuracy": accuracy, f"{name}_a_distance": Sums(right, _a_distance)}
 
 
 def _a_distance(right: dict[str, Mean]) -> Array:

@@ -22,6 +22,7 @@ CASES = {
     "adamatch": alignments.adamatch(NET, threshold=0.6, momentum=0.5),
     "afn": alignments.afn(),
     "atdoc": alignments.atdoc(40, neighbours=3),
+    "atdoc_nc": alignments.atdoc_nc(),
     "bnm": alignments.bnm(),
     "bsp": alignments.bsp(0.1),
     "can": alignments.can(40, predictions=False),
@@ -44,6 +45,7 @@ CASES = {
     "pseudo": alignments.pseudo_labels(threshold=0.4),
     "rsd": alignments.rsd(0.1),
     "sliced": alignments.sliced_wasserstein(projections=8),
+    "spa": alignments.spa(),
     "vat": alignments.vat(NET, 10.0, radius=1.0),
 }
 BY_PLACE = {"vat"}
@@ -51,11 +53,12 @@ BY_PLACE = {"vat"}
 IN_ORDER = {"mmd linear"} | BY_PLACE
 DRAWS = {"domain_mixup", "sliced"} | BY_PLACE
 """A pmapped device draws from a stream of its own."""
-BY_ROW = ["afn", "entropy", "fixmatch", "flexmatch", "pseudo", "teacher"]
+BY_ROW = ["afn", "atdoc_nc", "entropy", "fixmatch", "flexmatch", "pseudo", "teacher"]
 BY_ROW_NUMBER = ("atdoc", "can", "flexmatch")
 """The target's y are its rows in a memory."""
 MEMORIES = {
     "atdoc": {"features": jnp.cos(jnp.arange(320.0)).reshape(40, 8), "predictions": jnp.eye(3)[jnp.arange(40) % 3]},
+    "atdoc_nc": {"centres": jnp.cos(jnp.arange(24.0)).reshape(3, 8), "sums": jnp.zeros((3, 8)), "counts": jnp.zeros(3)},
     "can": jnp.arange(40) % 4 - 1,
 }
 """Of what a run has after its first steps; -1 is no label."""
@@ -109,7 +112,7 @@ OF_VECTORS = 4e-5  # singular vectors of another matrix, whose smallest value is
 
 
 def tolerance(name):
-    return OF_VECTORS if name in ("daregram", "rsd") else 2e-6
+    return OF_VECTORS if name in ("daregram", "rsd", "spa") else 2e-6
 
 
 def same(a, b, atol=2e-6):
