@@ -9,6 +9,7 @@ from jtl import alignments, finetuning, losses, metrics, optim, source_free, tes
 from jtl.selection import validators
 
 PUBLISHED = [
+    (alignments.advent, {"weight": 0.001}),
     (alignments.afn, {"weight": 0.05, "growth": 1.0}),
     (alignments.bsp, {"weight": 1e-4, "k": 1}),
     (alignments.daregram, {"angle": 0.05, "scale": 0.001, "threshold": 0.9}),
@@ -17,6 +18,7 @@ PUBLISHED = [
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
+    (alignments.minent, {"weight": 0.001}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
     (finetuning.bi_tuning, {"width": 128, "temperature": 0.07}),
     (finetuning.bi_tuning_queue, {"width": 128, "size": 40, "momentum": 0.999, "temperature": 0.07}),
