@@ -9,6 +9,7 @@ from jtl import alignments, finetuning, losses, metrics, optim, source_free, tes
 from jtl.selection import validators
 
 PUBLISHED = [
+    (alignments.advent, {"weight": 0.001}),
     (alignments.afn, {"weight": 0.05, "growth": 1.0}),
     (alignments.atdoc_nc, {"weight": 0.1, "momentum": 0.1}),
     (alignments.bsp, {"weight": 1e-4, "k": 1}),
@@ -19,6 +20,7 @@ PUBLISHED = [
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
+    (alignments.minent, {"weight": 0.001}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
     (alignments.sdat, {"radius": 0.05}),
     (alignments.spa, {"weight": 1.0, "width": 1.5}),

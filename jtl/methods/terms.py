@@ -115,17 +115,40 @@ def logits_of(views: Views, of: str, who: str) -> tuple[Array, Array]:
     return ops.gather(z), ops.gather(kept)
 
 
-def row_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
+def row_logits(views: Views, of: str, who: str, *, least: int = 2) -> tuple[Array, Array]:
     """The output [batch, classes] of a view's rows, with zeros in rows that do not count, and which rows count.
 
+    Args:
+      views: the views.
+      of: a view's name.
+      who: what reads it, for the message.
+      least: the smallest number of classes. The softmax of one logit is always 1, and a term of it would be constant.
+
     Raises:
-      ValueError: for a missing view, or an output that is not such an array.
+      ValueError: for a missing view, or an output that is not such an array, or has fewer classes.
     """
     view = view_of(views, of, who)
     z = view.output
-    if not isinstance(z, jax.Array) or z.ndim != 2:
+    if not isinstance(z, jax.Array) or z.ndim != 2 or z.shape[1] < least:
+        shapes, more = jax.tree.map(jnp.shape, z), "" if least < 2 else " of two classes or more"
+        raise ValueError(f"{who}: the output of {of!r} must be logits [batch, classes]{more}, and is {shapes}")
+    return clean(z, view.mask)
+
+
+def map_logits(views: Views, of: str, who: str) -> tuple[Array, Array]:
+    """The output [batch, height, width, classes] of a view, with zeros in rows that do not count, and which rows count.
+
+    Raises:
+      ValueError: for a missing view, or an output that is not such an array of two classes or more.
+    """
+    view = view_of(views, of, who)
+    z = view.output
+    if not isinstance(z, jax.Array) or z.ndim != 4 or z.shape[-1] < 2:
         shapes = jax.tree.map(jnp.shape, z)
-        raise ValueError(f"{who}: the output of {of!r} must be logits [batch, classes], and is {shapes}")
+        raise ValueError(
+            f"{who}: the output of {of!r} must be maps of logits [batch, height, width, classes] of two classes or"
+            f" more, and is {shapes}"
+        )
     return clean(z, view.mask)
 
 
@@ -165,7 +188,7 @@ def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
     kept = jnp.asarray(mask) > 0
     if kept.shape != f.shape[:1]:
         raise ValueError(f"mask of shape {kept.shape} does not fit {f.shape[0]} rows: give one value for each")
-    return jnp.where(kept[:, None], f, 0.0), kept
+    return jnp.where(kept.reshape((-1,) + (1,) * (f.ndim - 1)), f, 0.0), kept
 
 
 def mean_row(f: Array, kept: Array) -> Array:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 
-def entropy(logits: Float[Array, "batch classes"]) -> Float[Array, " batch"]:
+def entropy(logits: Float[Array, "*batch classes"]) -> Float[Array, "*batch"]:
     """The entropy of each row's prediction, `−Σ_c p_c log p_c` in nats, `p = softmax(logits)`.
 
     Computed in float32 at least; a class whose probability underflows, or whose logit is −∞, adds 0, and its gradient

@@ -3,6 +3,8 @@
 from jtl.methods.adapt.adamatch import adamatch as adamatch
 from jtl.methods.adapt.adapt import adapt as adapt
 from jtl.methods.adapt.adda import adda as adda
+from jtl.methods.adapt.advent import advent as advent
+from jtl.methods.adapt.advent import patch_critic as patch_critic
 from jtl.methods.adapt.afn import afn as afn
 from jtl.methods.adapt.and_mask import and_mask as and_mask
 from jtl.methods.adapt.atdoc import atdoc as atdoc
@@ -22,6 +24,8 @@ from jtl.methods.adapt.domain_mixup import domain_mixup as domain_mixup
 from jtl.methods.adapt.entropy import entropy as entropy
 from jtl.methods.adapt.entropy import information_maximisation as information_maximisation
 from jtl.methods.adapt.eqrm import eqrm as eqrm
+from jtl.methods.adapt.fda import fda as fda
+from jtl.methods.adapt.fda import fda_images as fda_images
 from jtl.methods.adapt.fishr import fishr as fishr
 from jtl.methods.adapt.flexmatch import flexmatch as flexmatch
 from jtl.methods.adapt.group_dro import group_dro as group_dro
@@ -38,6 +42,7 @@ from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
 from jtl.methods.adapt.mdd import mdd as mdd
 from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
+from jtl.methods.adapt.minent import minent as minent
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg
 from jtl.methods.adapt.mmd import mmd as mmd

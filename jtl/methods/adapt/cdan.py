@@ -51,7 +51,8 @@ def cdan(
       An alignment with the metrics of `dann`.
 
     Raises:
-      ValueError: for a d below 1; while tracing, for features or outputs that are not [batch, width].
+      ValueError: for a d below 1; while tracing, for features or outputs that are not [batch, width], or outputs of
+        one class.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -136,9 +137,10 @@ def entropy_weights(g: Float[Array, "batch classes"], mask: Any = None) -> Float
 def _parts(critic: Model, view: View) -> tuple[Array, Array]:
     """Features, and detached class probabilities, of one view."""
     f, z = critic.reads(view.features, view.x), view.output
-    if jnp.ndim(f) != 2 or jnp.ndim(z) != 2:
+    if jnp.ndim(f) != 2 or jnp.ndim(z) != 2 or z.shape[1] < 2:
         raise ValueError(
-            f"cdan: features of shape {jnp.shape(f)} and outputs of shape {jnp.shape(z)}; both must be [batch, width]"
+            f"cdan: features of shape {jnp.shape(f)} and outputs of shape {jnp.shape(z)}; both must be [batch, width],"
+            " with two classes or more"
         )
     f, z = ops.without_masked((f, z), view.mask)
     return f, jax.nn.softmax(jax.lax.stop_gradient(z.astype(jnp.promote_types(z.dtype, jnp.float32))))

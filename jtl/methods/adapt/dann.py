@@ -55,7 +55,8 @@ def dann(critic: Model | None = None, weight: float | Schedule = 1.0, *, name: s
 
     Args:
       critic: a model from the features that it reads, by default `pooled`, to one logit [batch, 1], positive for source
-        rows; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it.
+        rows; None for `heads.mlp(1, (256, 256))`. `adapt(...).init` initialises it. If it reads maps, such as those of
+        a segmentation network, it may give one logit at each place, [batch, h, w, 1]: the means are then over places.
       weight: λ, a number or a function of the step (`weight_schedule(total_steps)`).
       name: name of the critic's parameters and of its terms.
 
@@ -94,7 +95,8 @@ def weighed(
         needs(views, DOMAINS, name)
         strength = at_step(weight, step)
         read = {d: reverse_gradient(_read(model, views[d]), strength) for d in DOMAINS}
-        terms, aux = judge(model, name, params, stats, views, read, key, None if rows is None else rows(views))
+        weights = None if rows is None else rows(views)
+        terms, aux = judge(model, name, params, stats, views, read, key, weights, maps=rows is None)
         return terms, aux._replace(metrics={**aux.metrics, f"{name}_weight": jnp.asarray(strength, jnp.float32)})
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
@@ -135,14 +137,14 @@ def alternating(
         needs(batch, DOMAINS, name)
         views, _ = look(net, params, stats, batch, key)
         read = {d: jax.lax.stop_gradient(_read(critic, views[d])) for d in DOMAINS}
-        return judge(critic, name, params, stats, views, read, rng.stream(key, name))
+        return judge(critic, name, params, stats, views, read, rng.stream(key, name), maps=True)
 
     def network_turn(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         needs(batch, DOMAINS, name)
         strength = at_step(weight, step)
         views, stats = look(net, params, stats, batch, key)
         read = {d: _read(critic, views[d]) for d in DOMAINS}
-        terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name))
+        terms, aux = judge(critic, name, params, stats, views, read, rng.stream(key, name), maps=True)
         against: dict[str, Mean] = {term: value.scale(-strength) for term, value in terms.items()}
         source = views["source"]
         value, _ = judged(source.output, {**source.rows, "y": source.y, "mask": source.mask}, loss, {}, ignore)
@@ -169,11 +171,13 @@ def judge(
     read: Mapping[str, Any],
     key: Key,
     weights: Mapping[str, Array] | None = None,
+    *,
+    maps: bool = False,
 ) -> tuple[dict[str, Mean], Aux]:
     """The critic's loss on rows of both domains, each domain's mean counting half, and how often the critic is right.
 
     Args:
-      critic: a model with one logit [batch, 1].
+      critic: a model with one logit per row [batch, 1].
       name: name of its parameters and of the terms and metrics.
       params: all parameters.
       stats: all statistics.
@@ -181,19 +185,22 @@ def judge(
       read: the critic's input for `source` and `target`; both go through it in one pass.
       key: key for its dropout.
       weights: weights of the rows of each domain [batch], detached; None for all ones.
+      maps: whether the critic may also return a map of logits [batch, height, width, 1], without weights; all places
+        of all rows then count the same.
 
     Raises:
-      ValueError: for a critic whose output is not one logit per row.
+      ValueError: for a critic whose output is not one logit per row, or per place of a map.
     """
     masks = {d: views[d].mask for d in DOMAINS}
     rows = [ops.without_masked(read[d], masks[d]) for d in DOMAINS]
     joint = jnp.concatenate(rows)
     logits, new = critic.apply(part(Variables(params, stats), name), joint, train=True, key=key)
-    if logits.shape != (len(joint), 1):
+    if logits.ndim not in ((2, 4) if maps else (2,)) or (len(logits), logits.shape[-1]) != (len(joint), 1):
+        forms = "[batch, 1]" + (", or a map of them, [batch, height, width, 1]" if maps else "")
         raise ValueError(
-            f"the critic returns {logits.shape} for {len(joint)} rows; it must give one logit each, [batch, 1]"
+            f"the critic returns {logits.shape} for {len(joint)} rows; it must give one logit each, {forms}"
         )
-    terms, found = against(logits[:, 0], len(rows[0]), name, masks, weights)
+    terms, found = against(logits[..., 0], len(rows[0]), name, masks, weights)
     return terms, Aux({**stats, **({name: new} if new else {})}, found)
 
 
@@ -203,7 +210,7 @@ def against(
     """The loss of a critic's logits against the domains of their rows, as two terms, and how often they are right.
 
     Args:
-      logits: one for each row [batch], those of the source first.
+      logits: one for each row [batch], or a map of them for each, those of the source first.
       sources: the number of the source's rows.
       name: as in `judge`.
       masks: mask of each domain.
@@ -230,6 +237,6 @@ def _read(critic: Model, view: View) -> Any:
 
 
 def domain_loss(logits: Array, label: ArrayLike) -> Array:
-    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value per row."""
+    """`−y log σ(z) − (1 − y) log(1 − σ(z))`, one value per logit."""
     logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
     return jax.nn.softplus(logits) - label * logits

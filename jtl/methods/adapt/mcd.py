@@ -1,6 +1,6 @@
 """Maximum classifier discrepancy: two heads are made to disagree on target rows, and the features to prevent it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.views import look
 from jtl.methods.finetune.finetune import ACCURACY, judged
 from jtl.methods.views import needs
-from jtl.metrics.accumulate import Mean, as_terms, mean
+from jtl.metrics.accumulate import Mean, Metric, as_terms, mean
 from jtl.model import Model, Variables
 from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
@@ -26,6 +26,7 @@ def mcd(
     second: Model,
     loss: Callable = losses.cross_entropy,
     *,
+    metrics: Mapping[str, Callable | Metric] = ACCURACY,
     ignore: int | None = None,
     name: str = "second",
 ) -> tuple[Objective, Objective, Objective]:
@@ -39,7 +40,9 @@ def mcd(
     Args:
       net: `jtl.network(backbone=..., head=...)`; its head is the first head.
       second: another head with as many classes, usually of the same kind.
-      loss: one value per row.
+      loss: one value per row, or per pixel for heads of maps, such as those of `jtl.tasks.segmentation`; d is then a
+        mean over pixels.
+      metrics: metrics of the first head on the source, as in `finetune`.
       ignore: as in `finetune`.
       name: name of the second head's parameters.
 
@@ -48,7 +51,8 @@ def mcd(
       Their terms are `first` and `<name>` (L) and `discrepancy` (−d or d), each in the objectives that minimise it.
 
     Raises:
-      ValueError: while tracing, if the source has no labels or the outputs of the heads differ in shape.
+      ValueError: while tracing, if the source has no labels, or the outputs of the heads differ in shape or have one
+        class.
 
     Example:
       >>> import jtl, optax
@@ -75,8 +79,11 @@ def mcd(
                 own = part(Variables(params, stats), name)
                 others, new = second.apply(own, joint, train=True, key=rng.stream(key, name))
             n = source.output.shape[0]
-            if others[n:].shape != target.output.shape:
-                raise ValueError(f"mcd: the heads return {target.output.shape} and {others[n:].shape} for the target")
+            if others[n:].shape != target.output.shape or target.output.shape[-1] < 2:
+                raise ValueError(
+                    f"mcd: the heads return {target.output.shape} and {others[n:].shape} for the target; give both as"
+                    " many classes, two or more"
+                )
             stats = {**stats, **({name: new} if new else {})}
             terms: dict[str, Mean] = {}
             found: dict[str, Any] = {}
@@ -84,7 +91,7 @@ def mcd(
                 if source.y is None:
                     raise ValueError("mcd: the batch has no labels of 'source'")
                 rows = {**source.rows, "y": source.y, "mask": source.mask}
-                value, found = judged(source.output, rows, loss, ACCURACY, ignore)
+                value, found = judged(source.output, rows, loss, metrics, ignore)
                 for head, of_head in (("first", value), (name, judged(others[:n], rows, loss, {}, ignore)[0])):
                     terms |= {head if t == "loss" else f"{head}/{t}": m for t, m in as_terms(of_head).items()}
             if sign:
@@ -103,8 +110,10 @@ def mcd(
     return first, apart, close
 
 
-def discrepancy(first: Float[Array, "batch classes"], second: Float[Array, "batch classes"]) -> Float[Array, "batch"]:
-    """`mean_c |softmax(z)_c − softmax(z')_c|`, one value per row; the gradient is 0 if both agree exactly.
+def discrepancy(
+    first: Float[Array, "*batch classes"], second: Float[Array, "*batch classes"]
+) -> Float[Array, "*batch"]:
+    """`mean_c |softmax(z)_c − softmax(z')_c|`, one value per row or pixel; the gradient is 0 if both agree exactly.
 
     Args:
       first: z, the logits of one head.

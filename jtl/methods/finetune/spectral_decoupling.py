@@ -65,7 +65,7 @@ def spectral_decoupling(
                 there = sorted(view.output) if isinstance(view.output, Mapping) else "one head alone"
                 raise ValueError(f"{name}: head={head!r}: the network has {there}")
             view = view._replace(output=view.output[head])
-        z, _ = row_logits({of: view}, of, name)
+        z, _ = row_logits({of: view}, of, name, least=1)
         if of_classes is None:
             gaps = z - jnp.asarray(centre, z.dtype)
         elif len(of_classes) == max(z.shape[1], 2):
