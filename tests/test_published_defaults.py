@@ -34,6 +34,7 @@ PUBLISHED = [
     (optim.bit_hyper_rule, {"learning_rate": 0.003}),
     (source_free.nrc, {"neighbours": 3, "expanded": 3, "affinity": 0.1}),
     (source_free.shot, {"weight": 0.3}),
+    (jtl.train.swad, {"optimum": 3, "overfit": 6, "tolerance": 1.3}),
     (test_time.cotta, {"views": 32, "momentum": 0.999}),
     (test_time.eata, {"weight": 2000.0, "margin": 0.4}),
     (test_time.ensemble, {"momentum": 0.99}),
