@@ -11,6 +11,7 @@ from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
 from jtl.methods.adapt.can import can as can
 from jtl.methods.adapt.cdan import cdan as cdan
+from jtl.methods.adapt.cdann import cdann as cdann
 from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating

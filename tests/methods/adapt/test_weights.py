@@ -34,6 +34,7 @@ CASES = {
     "fishr": (adapted(alignments.fishr(NET, NAMES)), None),
     "vrex": (adapted(alignments.vrex(NAMES)), None),
     "irm": (adapted(alignments.irm(NAMES)), None),
+    "cdann": (adapted(alignments.cdann(NAMES, top(2))), None),
     "lmmd": (adapted(alignments.lmmd()), None),
     "deep_jdot": (adapted(alignments.deep_jdot(feature_cost=0.5, label_cost=0.5)), None),
 }
@@ -84,8 +85,9 @@ def test_a_row_whose_label_pada_ignores_has_the_weight_of_a_class_that_the_targe
         lambda w: alignments.vrex(NAMES, w),
         lambda w: alignments.irm(NAMES, w),
         lambda w: alignments.fishr(NET, NAMES, w),
+        lambda w: alignments.cdann(NAMES, weight=w),
     ],
-    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr"],
+    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr", "cdann"],
 )
 def test_a_weight_that_turns_a_term_around_is_refused(make):
     for weight in (-1.0, float("nan")):
