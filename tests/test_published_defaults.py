@@ -17,6 +17,7 @@ PUBLISHED = [
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
+    (alignments.rsc, {"feature_share": 1 / 3, "batch_share": 1 / 3}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
     (finetuning.bi_tuning, {"width": 128, "temperature": 0.07}),
     (finetuning.bi_tuning_queue, {"width": 128, "size": 40, "momentum": 0.999, "temperature": 0.07}),

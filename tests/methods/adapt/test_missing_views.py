@@ -43,6 +43,7 @@ DOMAINS = {
     "cdann": adapt(NET, alignments=[alignments.cdann(("source", "target"), top(2))]),
     "eqrm": alignments.eqrm(NET, ("source", "target")),
     "mldg": alignments.mldg(NET, ("source", "target"), inner_lr=0.1),
+    "rsc": alignments.rsc(NET, ("source", "target")),
 }
 
 
