@@ -19,6 +19,7 @@ PUBLISHED = [
     (alignments.mdd, {"gamma": 4.0}),
     (alignments.rsc, {"feature_share": 1 / 3, "batch_share": 1 / 3}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),
+    (alignments.sagnet, {"weight": 0.1}),
     (finetuning.bi_tuning, {"width": 128, "temperature": 0.07}),
     (finetuning.bi_tuning_queue, {"width": 128, "size": 40, "momentum": 0.999, "temperature": 0.07}),
     (finetuning.bss, {"weight": 1e-3, "k": 1}),

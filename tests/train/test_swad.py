@@ -90,7 +90,7 @@ def through(losses, rule):
 
 def test_start_end_and_average_are_those_of_the_paper_and_of_the_authors():
     seen = {"none": 0, "ended": 0, "open": 0, "alone": 0, "early": 0}
-    for losses, rule in curves(60):
+    for losses, rule in curves(48):
         valley, weights = through(losses, rule)
         wanted, authors = by_the_paper(losses, rule), by_the_authors(losses, rule)
         if wanted is None or authors is None:

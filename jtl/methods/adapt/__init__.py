@@ -52,6 +52,7 @@ from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
 from jtl.methods.adapt.rsc import rsc as rsc
 from jtl.methods.adapt.rsd import rsd as rsd
+from jtl.methods.adapt.sagnet import sagnet as sagnet
 from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein
 from jtl.methods.adapt.transfer_components import transfer_components as transfer_components

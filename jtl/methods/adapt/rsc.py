@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import checked, losses, ops, rng
 from jtl._tracing import scope
-from jtl.methods.adapt.views import View, ignoring, look
-from jtl.methods.adapt.vrex import counted, labelled
+from jtl.methods.adapt.joined_rows import joined_rows, names_of_some, only_head, told_of
+from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.finetune.finetune import ACCURACY
-from jtl.methods.views import classes_of_rows, needs
-from jtl.metrics.accumulate import Metric, mean, measure
+from jtl.methods.views import needs
+from jtl.metrics.accumulate import Metric, mean
 from jtl.model import Model, Variables
-from jtl.networks import part, parts_of
+from jtl.networks import part
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 
@@ -70,43 +70,28 @@ def rsc(
 
     Huang et al., Self-Challenging Improves Cross-Domain Generalization, 2020, arXiv 2007.02454.
     """
-    names = tuple(domains)
-    if isinstance(domains, str) or len(set(names)) < max(1, len(names)):
-        raise ValueError(f"{name}: domains={domains!r}: give the names of labelled views, each once")
     checked.within("[0, 1]", feature_share=feature_share, batch_share=batch_share)
-    others = {of: model for of, model in parts_of(net).items() if of != "backbone"}
-    if len(others) != 1:
-        raise ValueError(f"{name}: the network has the heads {sorted(others)}; give one with a single head")
-    ((of_head, head),) = others.items()
+    names, (of_head, head) = names_of_some(domains, name), only_head(net, name)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key, step: Any) -> tuple[dict, Aux]:
         del step
         views, new = look(net, params, stats, batch, key)
         views = ignoring(views, ignore)
-        looked = {d: labelled(views, d) for d in names}
-        y = jnp.concatenate([classes_of_rows(view.y, name, d) for d, view in looked.items()])
-        counts = [counted(view) for view in looked.values()]
-        ones = [jnp.ones(len(view.y)) if c is None else c for c, view in zip(counts, looked.values(), strict=True)]
-        count = jnp.concatenate([c.astype(jnp.float32) for c in ones])
-        f = ops.without_masked(jnp.concatenate([_read(head, view, name) for view in looked.values()]), count)
-        y = jnp.where(count > 0, y, 0)
+        rows = joined_rows(head, views, names, name)
 
         def logits(params: Params, f: Array) -> Array:
             with scope.within(of_head):
                 own = part(Variables(params, stats), of_head)
                 return head.apply(own, f, train=True, key=rng.stream(key, name))[0]
 
-        constant = jax.lax.stop_gradient((params, f))
+        constant = jax.lax.stop_gradient((params, rows.f))
         muted = challenged(
-            lambda f: logits(constant[0], f), constant[1], y, count > 0, feature_share=feature_share,
+            lambda f: logits(constant[0], f), constant[1], rows.y, rows.weights > 0, feature_share=feature_share,
             batch_share=batch_share,
         )  # fmt: skip
-        values = loss(logits(params, jnp.where(muted, 0.0, f)), y)
-        told: dict[str, Any] = {}
-        for d, view in looked.items():
-            told |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
+        values = loss(logits(params, jnp.where(muted, 0.0, rows.f)), rows.y)
         outputs = {d: view.output for d, view in views.items()}
-        return {name: mean(values, count)}, Aux(new, told, outputs)
+        return {name: mean(values, rows.weights)}, Aux(new, told_of(views, names, metrics), outputs)
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, names, name)
@@ -176,10 +161,3 @@ def quantile(values: Float[Array, "n"], kept: Bool[Array, "n"], share: float) ->
     place = jnp.where(jnp.abs(place - near) < 1e-4, near, place)
     low, high = (ordered[at(place).astype(int)] for at in (jnp.floor, jnp.ceil))
     return jnp.where(n > 0, low + (place - jnp.floor(place)) * jnp.where(n > 0, high - low, 0.0), jnp.inf)
-
-
-def _read(head: Model, view: View, who: str) -> Array:
-    f = head.reads(view.features, view.x)
-    if not isinstance(f, jax.Array) or f.ndim != 2:
-        raise ValueError(f"{who}: the head reads features of shapes {jax.tree.map(jnp.shape, f)}; give [batch, width]")
-    return f

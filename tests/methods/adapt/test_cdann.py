@@ -10,6 +10,7 @@ from nets import batch, dense, largest_difference, top
 from jtl import alignments, heads
 from jtl.methods.views import View
 from jtl.metrics.accumulate import total
+from jtl.model import Variables
 from jtl.networks import network
 from jtl.params import flatten
 from jtl.reads import whole
@@ -73,17 +74,16 @@ def features_of(looked):
 
 
 def test_value_and_gradients_are_those_of_each_row():
-    with jax.enable_x64():
-        looked = views()
-        params = TERM.init(KEY, looked).params
-        assert {path: leaf.shape for path, leaf in flatten(params).items()} == {
-            "critic/classes/embedding": (4, 5), "critic/domains/out/kernel": (5, 3), "critic/domains/out/bias": (3,)
-        }  # fmt: skip
-        (value, metrics), (slopes, moves) = run(params, features_of(looked), looked)
-        wanted = by_hand(params["critic"], looked, 2.0)
-    np.testing.assert_allclose(value, wanted[0], rtol=1e-6)
+    looked = views()
+    params = TERM.init(KEY, looked).params
+    assert {path: leaf.shape for path, leaf in flatten(params).items()} == {
+        "critic/classes/embedding": (4, 5), "critic/domains/out/kernel": (5, 3), "critic/domains/out/bias": (3,)
+    }  # fmt: skip
+    (value, metrics), (slopes, moves) = run(params, features_of(looked), looked)
+    wanted = by_hand(params["critic"], looked, 2.0)
+    np.testing.assert_allclose(value, wanted[0], rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves((slopes["critic"], moves)), jax.tree.leaves(wanted[:0:-1]), strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
     assert max(np.abs(leaf).max() for leaf in moves.values()) > 1e-2
     assert float(metrics["critic_weight"]) == 2
     assert 0 < float(metrics["critic_accuracy"].value) < 1
@@ -134,9 +134,16 @@ def test_eight_devices_step_as_one_and_parts_balance_their_own_classes():
     halves = [{n: {k: a[i::2] for k, a in part.items()} for n, part in rows.items()} for i in (0, 1)]
     present = [len({y for part in half.values() for y in part["y"][part["mask"]].tolist()}) for half in halves]
     assert present == [3, 2]
-    alone = jax.jit(lambda half: objective(start.params, {}, half, KEY, 0)[0]["critic"].value)
+    alone = []
+    for half in halves:
+        features = {
+            n: net.apply(Variables(start.params, {}), part["x"], train=False)[0].features for n, part in half.items()
+        }
+        weights = {"weights": np.ones(8, int)}
+        looked = {n: View(features[n], None, None, part["y"], part["mask"], weights) for n, part in half.items()}
+        alone.append(by_hand(start.params["critic"], looked, 1.0)[0])
     parted = jax.jit(make_step(objective, optax.sgd(0.5), microbatch=2))(start, rows)[1]["critic"]
-    np.testing.assert_allclose(parted, np.average([alone(half) for half in halves], weights=present), rtol=1e-5)
+    np.testing.assert_allclose(parted, np.average(alone, weights=present), rtol=1e-5)
 
 
 def test_what_does_not_fit_is_refused():
@@ -144,7 +151,8 @@ def test_what_does_not_fit_is_refused():
     for domains in ("ab", ("a",), ("a", "a")):
         with pytest.raises(ValueError, match="domains="):
             alignments.cdann(domains)
-    shapes = {path: leaf.shape for path, leaf in flatten(alignments.cdann(NAMES).init(KEY, looked).params).items()}
+    made = jax.eval_shape(lambda: alignments.cdann(NAMES).init(KEY, looked).params)
+    shapes = {path: leaf.shape for path, leaf in flatten(made).items()}
     assert shapes["critic/domains/hidden1/kernel"] == (5, 256)
     assert shapes["critic/domains/out/kernel"] == (256, 3)
     two = alignments.cdann(NAMES[:2], top(3))

@@ -44,6 +44,7 @@ DOMAINS = {
     "eqrm": alignments.eqrm(NET, ("source", "target")),
     "mldg": alignments.mldg(NET, ("source", "target"), inner_lr=0.1),
     "rsc": alignments.rsc(NET, ("source", "target")),
+    "sagnet": alignments.sagnet(NET, top(3), ("source", "target")),
 }
 
 

@@ -30,6 +30,7 @@ CASES = {
     "eqrm": (lambda **ignore: alignments.eqrm(NET, NAMES, **ignore), None),
     "and_mask": (lambda **ignore: alignments.and_mask(NET, NAMES, agreement=0.0, **ignore), None),
     "mldg": (lambda **ignore: alignments.mldg(NET, NAMES, inner_lr=0.5, **ignore), None),
+    "sagnet": (lambda **ignore: alignments.sagnet(NET, top(3), NAMES, **ignore), None),
     "rsc": (lambda **ignore: alignments.rsc(NET, NAMES, **ignore), None),
     "domain_mixup": (adapted(alignments.domain_mixup(NET, alpha=1.0)), None),
     "fishr": (adapted(alignments.fishr(NET, NAMES)), None),
