@@ -13,11 +13,13 @@ from jtl.train.refresh import Refresh
 from jtl.train.state import State, averaged, variables
 from jtl.train.step import Step, make_step
 from jtl.train.surgical import relative_gradients
+from jtl.train.swad import Chosen, Swad, swad
 from jtl.train.turns import Phase, Turn
 
 __all__ = [
     "Average",
     "Checkpoints",
+    "Chosen",
     "Fitted",
     "JsonLines",
     "Moment",
@@ -27,6 +29,7 @@ __all__ = [
     "Refresh",
     "State",
     "Step",
+    "Swad",
     "TensorBoard",
     "Turn",
     "Validation",
@@ -52,6 +55,7 @@ __all__ = [
     "replicate",
     "replicated",
     "split_batch",
+    "swad",
     "unreplicated",
     "variables",
     "variables_sharding",

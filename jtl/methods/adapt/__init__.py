@@ -14,6 +14,7 @@ from jtl.methods.adapt.bnm import bnm as bnm
 from jtl.methods.adapt.bsp import bsp as bsp
 from jtl.methods.adapt.can import can as can
 from jtl.methods.adapt.cdan import cdan as cdan
+from jtl.methods.adapt.cdann import cdann as cdann
 from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
 from jtl.methods.adapt.dann import alternating as alternating
@@ -56,7 +57,9 @@ from jtl.methods.adapt.pada import class_weights as class_weights
 from jtl.methods.adapt.pada import pada as pada
 from jtl.methods.adapt.pseudo_labels import fixmatch as fixmatch
 from jtl.methods.adapt.pseudo_labels import pseudo_labels as pseudo_labels
+from jtl.methods.adapt.rsc import rsc as rsc
 from jtl.methods.adapt.rsd import rsd as rsd
+from jtl.methods.adapt.sagnet import sagnet as sagnet
 from jtl.methods.adapt.sdat import sdat as sdat
 from jtl.methods.adapt.second_view import second_view as second_view
 from jtl.methods.adapt.sliced_wasserstein import sliced_wasserstein as sliced_wasserstein

@@ -40,8 +40,11 @@ DOMAINS = {
     "irm": adapt(NET, labelled=("source",), alignments=[alignments.irm(("source", "target"))]),
     "fishr": adapt(NET, labelled=("source",), alignments=[alignments.fishr(NET, ("source", "target"))]),
     "and_mask": alignments.and_mask(NET, ("source", "target")),
+    "cdann": adapt(NET, alignments=[alignments.cdann(("source", "target"), top(2))]),
     "eqrm": alignments.eqrm(NET, ("source", "target")),
     "mldg": alignments.mldg(NET, ("source", "target"), inner_lr=0.1),
+    "rsc": alignments.rsc(NET, ("source", "target")),
+    "sagnet": alignments.sagnet(NET, top(3), ("source", "target")),
 }
 
 

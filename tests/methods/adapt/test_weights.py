@@ -30,10 +30,13 @@ CASES = {
     "eqrm": (lambda **ignore: alignments.eqrm(NET, NAMES, **ignore), None),
     "and_mask": (lambda **ignore: alignments.and_mask(NET, NAMES, agreement=0.0, **ignore), None),
     "mldg": (lambda **ignore: alignments.mldg(NET, NAMES, inner_lr=0.5, **ignore), None),
+    "sagnet": (lambda **ignore: alignments.sagnet(NET, top(3), NAMES, **ignore), None),
+    "rsc": (lambda **ignore: alignments.rsc(NET, NAMES, **ignore), None),
     "domain_mixup": (adapted(alignments.domain_mixup(NET, alpha=1.0)), None),
     "fishr": (adapted(alignments.fishr(NET, NAMES)), None),
     "vrex": (adapted(alignments.vrex(NAMES)), None),
     "irm": (adapted(alignments.irm(NAMES)), None),
+    "cdann": (adapted(alignments.cdann(NAMES, top(2))), None),
     "lmmd": (adapted(alignments.lmmd()), None),
     "deep_jdot": (adapted(alignments.deep_jdot(feature_cost=0.5, label_cost=0.5)), None),
 }
@@ -84,8 +87,9 @@ def test_a_row_whose_label_pada_ignores_has_the_weight_of_a_class_that_the_targe
         lambda w: alignments.vrex(NAMES, w),
         lambda w: alignments.irm(NAMES, w),
         lambda w: alignments.fishr(NET, NAMES, w),
+        lambda w: alignments.cdann(NAMES, weight=w),
     ],
-    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr"],
+    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr", "cdann"],
 )
 def test_a_weight_that_turns_a_term_around_is_refused(make):
     for weight in (-1.0, float("nan")):
