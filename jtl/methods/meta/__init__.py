@@ -6,6 +6,8 @@ from jtl.methods.meta.calibrated import calibrated as calibrated
 from jtl.methods.meta.cavia import cavia as cavia
 from jtl.methods.meta.cavia import with_context as with_context
 from jtl.methods.meta.chained import chained as chained
+from jtl.methods.meta.feat import feat as feat
+from jtl.methods.meta.feat import set_contrast as set_contrast
 from jtl.methods.meta.implicit import implicit as implicit
 from jtl.methods.meta.information_maximised import information_maximised as information_maximised
 from jtl.methods.meta.inner_loop import Adapt as Adapt

@@ -92,7 +92,8 @@ def test_the_updates_of_laplacian_shot_reach_the_minimum_of_their_function():
     from scipy.special import softmax
 
     z, q = np.eye(2), np.array([[0.9, 0.2], [0.5, 0.6]])
-    found = laplacian_shot(z, np.arange(2), q, way=2, strength=0.7, neighbours=1, steps=200, normalise=False)
+    options = {"way": 2, "strength": 0.7, "neighbours": 1, "steps": 200, "normalise": False}
+    found = jax.jit(partial(laplacian_shot, **options))(z, np.arange(2), q)
     a = ((q[:, None] - z) ** 2).sum(-1)
 
     def energy(u):
@@ -131,7 +132,7 @@ def loop(task, steps, lam, alpha, balance, tau=15.0):
 def test_information_is_maximised_as_by_the_papers_updates(task):
     np.testing.assert_allclose(run("information", task), loop(task, 20, 0.1, 0.1, 1.0)[0], rtol=1e-6)
     other = {"supervised": 0.5, "conditional": 0.3, "balance": 0.4, "steps": 3, "centre": np.full(4, 0.1)}
-    found = information_maximised(task["z"], task["y"], task["q"], way=WAY, **other)
+    found = jax.jit(partial(information_maximised, way=WAY, **other))(task["z"], task["y"], task["q"])
     np.testing.assert_allclose(np.exp(found), loop(task, 3, 0.5, 0.3, 0.4)[0], rtol=1e-6)
 
 
@@ -164,8 +165,9 @@ def test_information_grows_and_balance_evens_the_classes(task):
     before = parts(loop(task, 0, 0, 0, 0)[0])
     after = parts(run("information", task))
     assert after[0] - 0.1 * after[1] > before[0] - 0.1 * before[1] + 0.01
-    call = partial(information_maximised, task["z"], task["y"], task["q"], way=WAY, steps=20)
-    none, much = (parts(np.exp(np.asarray(call(balance=b))))[0] for b in (0.0, 4.0))
+    call = jax.jit(partial(information_maximised, way=WAY, steps=20), static_argnames="balance")
+    given = task["z"], task["y"], task["q"]
+    none, much = (parts(np.exp(np.asarray(call(*given, balance=b))))[0] for b in (0.0, 4.0))
     assert much > none + 0.01
 
 
