@@ -1,11 +1,18 @@
 """Meta-learning: inner loops, update rules, learners, and the objective over tasks; `jtl.learners` is this package."""
 
+from jtl.methods.meta.calibrated import BaseClasses as BaseClasses
+from jtl.methods.meta.calibrated import base_classes as base_classes
+from jtl.methods.meta.calibrated import calibrated as calibrated
 from jtl.methods.meta.cavia import cavia as cavia
 from jtl.methods.meta.cavia import with_context as with_context
 from jtl.methods.meta.chained import chained as chained
+from jtl.methods.meta.feat import feat as feat
+from jtl.methods.meta.feat import set_contrast as set_contrast
 from jtl.methods.meta.implicit import implicit as implicit
+from jtl.methods.meta.information_maximised import information_maximised as information_maximised
 from jtl.methods.meta.inner_loop import Adapt as Adapt
 from jtl.methods.meta.inner_loop import adapt_to as adapt_to
+from jtl.methods.meta.laplacian_shot import laplacian_shot as laplacian_shot
 from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_optimizer
 from jtl.methods.meta.learner import learner as learner
 from jtl.methods.meta.maml import maml as maml
@@ -29,6 +36,7 @@ from jtl.methods.meta.prototypes import prototypes as prototypes
 from jtl.methods.meta.reptile import reptile as reptile
 from jtl.methods.meta.ridge import ridge as ridge
 from jtl.methods.meta.self_supported import self_supported as self_supported
+from jtl.methods.meta.transductive import together as together
 from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate
 from jtl.methods.meta.update_rules import from_optax as from_optax

@@ -74,7 +74,7 @@ def matching(temperature: float = 1.0, *, reads: Reads = "pooled") -> Model:
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         del train, key
-        z, member = _memory(variables.params)
+        z, member = memory_of(variables.params)
         close = unit(x) @ unit(z).T / temperature
         there = member > 0
         largest = jax.lax.stop_gradient(jnp.where(there[None], close[:, :, None], -jnp.inf).max(1))
@@ -110,7 +110,7 @@ def relation(module: Model, *, reads: Reads = "pooled") -> Model:
         return module.init(key, jnp.concatenate([x, x], -1))
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
-        z, member = _memory(variables.params)
+        z, member = memory_of(variables.params)
         c = jnp.tensordot(member, z, (0, 0))
         shape = (len(x), *c.shape)
         pairs = [jnp.broadcast_to(c[None], shape), jnp.broadcast_to(x[:, None].astype(c.dtype), shape)]
@@ -167,7 +167,7 @@ def nearest_mean(*, normalise: bool = True, reads: Reads = "pooled") -> Model:
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         del train, key
-        z, member = _memory(variables.params)
+        z, member = memory_of(variables.params)
         centre = variables.params["centre"].astype(z.dtype)[None]
         support, query = z - centre, x.astype(z.dtype) - centre
         if normalise:
@@ -221,7 +221,12 @@ def _nothing(key: Key, x: Any) -> Variables:
     return Variables({}, {})
 
 
-def _memory(params: Params) -> tuple[Array, Array]:
+def memory_of(params: Params) -> tuple[Array, Array]:
+    """The support set's features in a head's parameters, and the weight of each row in each class.
+
+    Raises:
+      ValueError: if there are none.
+    """
     if SUPPORT not in params:
         raise ValueError("this head compares with a support set and has none: adapt with memorise(net, way=...) first")
     return params[SUPPORT], params[MEMBER]

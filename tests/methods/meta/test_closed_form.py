@@ -11,6 +11,7 @@ from nets import dense, largest_difference, normed, parts, top
 from jtl import heads
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.chained import chained
+from jtl.methods.meta.feat import feat
 from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.maml import meta
@@ -138,6 +139,7 @@ LEARNERS = {
     "matching": (matching(), lambda net: memorise(net, way=WAY)),
     "relation": (relation(heads.mlp(1, (4,))), lambda net: memorise(net, way=WAY)),
     "nearest_mean": (nearest_mean(), lambda net: memorise(net, way=WAY)),
+    "feat": (feat(), lambda net: memorise(net, way=WAY)),
 }
 
 
