@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Float, Int
 
 from jtl.checked import whole
 from jtl.nn.layer_norm import LayerNorm
@@ -13,6 +13,18 @@ from jtl.nn.sizes import Size, check_size
 from jtl.nn.text_inputs import beyond, refuse
 from jtl.nn.transformer import trunc_normal
 from jtl.nn.vision_transformer import stack
+
+WORDS = "words"
+"""The name of the module that passes on the embeddings of a text's words."""
+
+
+class Words(nn.Module):
+    """Passes on the embeddings of a text's words, before their positions: a place for an interceptor to change them."""
+
+    @nn.compact
+    def __call__(self, y: Float[Array, "batch tokens width"]) -> Float[Array, "batch tokens width"]:
+        """Returns y."""
+        return y
 
 
 class TextTower(nn.Module):
@@ -62,7 +74,8 @@ class TextTower(nn.Module):
         width, count = self.size.width, ids.shape[1]
         tokens = self.param("token", trunc_normal, (self.vocabulary, width), jnp.float32)
         position = self.param("position", trunc_normal, (self.positions, width), jnp.float32)
-        y, mask = jnp.take(tokens, beyond(ids), axis=0) + position[None, :count], None
+        y = Words(name=WORDS)(jnp.take(tokens, beyond(ids), axis=0))
+        y, mask = y + position[None, :count], None
         if self.causal:
             seen = jnp.tril(jnp.ones((count, count), bool)).reshape(1, 1, count, count)
             mask = seen & jnp.asarray(x["mask"]).reshape(-1, 1, 1, count)

@@ -11,7 +11,9 @@ from jtl import heads
 from jtl.backbones.registry import FAMILIES, Config
 from jtl.model import Variables
 from jtl.nn.two_towers import unit
+from jtl.pretrained.context import check_context, text_embeddings
 from jtl.pretrained.load import Pretrained
+from jtl.typing import Params
 
 
 def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
@@ -38,7 +40,9 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
     )
 
 
-def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str] | None = None) -> Pretrained:
+def zero_shot(
+    loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str] | None = None, *, context: Any = None
+) -> Pretrained:
     """Makes a zero-shot image classifier: the normalised image tower with a linear head, `z = s W x + b`.
 
     The rows of W are the texts' embeddings, so the logits equal those of the two towers. The head and the tower can be
@@ -49,9 +53,12 @@ def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str
       texts: {"ids", "mask"}, each [classes, tokens], or [classes, templates, tokens] for several texts per class,
         whose embeddings are averaged.
       labels: the names of the classes.
+      context: vectors that take the place of the first words of each text, [words, width] or [classes, words, width],
+        such as the parameters `head/context` of `jtl.pretrained.coop.coop` after training; None for the words.
 
     Raises:
-      ValueError: for a network without two towers, or if the numbers of labels and classes differ.
+      ValueError: for a network without two towers, if the numbers of labels and classes differ, or for a context that
+        does not fit the texts.
 
     Example:
       >>> import jtl
@@ -67,14 +74,15 @@ def zero_shot(loaded: Pretrained, texts: Mapping[str, Any], labels: Sequence[str
     if ids.ndim not in (2, 3) or (labels is not None and len(labels) != len(ids)):
         count = "no labels" if labels is None else f"{len(labels)} labels"
         raise ValueError(f"ids of shape {ids.shape} and {count}: give [classes, (templates,) tokens], a label for each")
+    if context is not None:
+        check_context(text, texts, jnp.shape(context))
     flat = {name: jnp.asarray(a).reshape(-1, ids.shape[-1]) for name, a in texts.items()}
 
-    def embeddings(variables: Variables, x: Any) -> jax.Array:
-        rows = unit(text.backbone.apply(variables, x, train=False, key=None)[0]["pooled"])
+    def embeddings(params: Params, x: Any, context: Any) -> jax.Array:
+        rows = text_embeddings(text, params, x, context)
         return unit(rows.reshape(len(ids), -1, rows.shape[-1]).mean(1))
 
-    own = Variables(text.variables.params["backbone"], {})
-    rows = np.asarray(jax.jit(embeddings)(own, flat))
+    rows = np.asarray(jax.jit(embeddings)(text.variables.params["backbone"], flat, context))
     params = loaded.variables.params["backbone"]
     scale, bias = np.exp(params["log_scale"]), params.get("bias", np.zeros((), rows.dtype))
     out = {"kernel": scale * rows.T, "bias": np.full(len(rows), bias)}

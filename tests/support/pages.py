@@ -88,17 +88,44 @@ def bert(folder: Path) -> None:
     _saved(folder, kind, body, {"ids": ids, "mask": ids == 0, "types": ids})
 
 
-def _saved(folder: Path, config: dict, body: Model, x: object) -> None:
+def clip(folder: Path) -> None:
+    """A small CLIP of photos of 32 pixels, which knows five words, each of them one token, in transformers' format."""
+    folder.mkdir(parents=True)
+    words = [[*word[:-1], f"{word[-1]}</w>"] for word in ("a", "photo", "of", "ants", "bees")]
+    merges = [("".join(parts[:i]), parts[i]) for parts in words for i in range(1, len(parts))]
+    letters = sorted({letter for parts in words for letter in parts})
+    names = dict.fromkeys([*letters, *map("".join, merges), "<|startoftext|>", "<|endoftext|>"])
+    (folder / "vocab.json").write_text(json.dumps({name: i for i, name in enumerate(names)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
+    images = {"image_mean": [0.48, 0.46, 0.41], "image_std": [0.27, 0.26, 0.28], "size": 32, "crop_size": 32}
+    (folder / "preprocessor_config.json").write_text(json.dumps(images))
+    end, size = len(names) - 1, backbones.Size(16, 1, 2, 24)
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 24}
+    text = {**tower, "max_position_embeddings": 77, "vocab_size": end + 1, "eos_token_id": end}
+    image = {**tower, "image_size": 32, "patch_size": 8}
+    body = backbones.two_towers(
+        backbones.clip_image(size, patch=8, image=32, projection=8),
+        backbones.clip_text(size, vocabulary=end + 1, positions=77, end=end, projection=8),
+    )
+    config = {"model_type": "clip", "projection_dim": 8, "text_config": text, "vision_config": image}
+    ids = np.zeros((1, 4), np.int32)
+    x = {"image": np.zeros((1, 32, 32, 3), np.float32), "text": {"ids": ids, "mask": ids == 0}}
+    _saved(folder, config, body, x, head=False)
+
+
+def _saved(folder: Path, config: dict, body: Model, x: object, head: bool = True) -> None:
     """Writes random weights under jtl's own paths, which `jtl.load` reads for every family."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config))
-    made = jtl.network(backbone=body, head=heads.linear(2)).init(jax.random.key(0), x)
+    parts = {"backbone": body, **({"head": heads.linear(2)} if head else {})}
+    made = jtl.network(**parts).init(jax.random.key(0), x)
     tensors = {**made.params, "stats": made.stats} if made.stats else made.params
     save_file({name: np.asarray(leaf) for name, leaf in jtl.flatten(tensors).items()}, folder / "model.safetensors")
 
 
 def workspace(root: Path) -> None:
-    """What the pages name: photos, a ResNet, and an encoder of texts."""
+    """What the pages name: photos, a ResNet, an encoder of texts, and a CLIP."""
     photos(root / "photos")
     resnet(root / "resnet-50")
     bert(root / "all-MiniLM-L6-v2")
+    clip(root / "clip-vit-base-patch32")

@@ -34,3 +34,7 @@ from jtl.methods.finetune.sentence_pairs import sentence_pairs as sentence_pairs
 from jtl.methods.finetune.sentence_pairs import similar_pairs as similar_pairs
 from jtl.methods.finetune.spectral_decoupling import spectral_decoupling as spectral_decoupling
 from jtl.methods.finetune.stoch_norm import stoch_norm as stoch_norm
+from jtl.methods.finetune.tip_adapter import TipSearch as TipSearch
+from jtl.methods.finetune.tip_adapter import tip_adapter as tip_adapter
+from jtl.methods.finetune.tip_adapter import tip_cache as tip_cache
+from jtl.methods.finetune.tip_adapter import tip_search as tip_search

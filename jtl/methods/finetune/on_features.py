@@ -86,7 +86,7 @@ def logistic_regression(
     if (len(penalties) > 1) != (validation is not None):
         raise ValueError(f"{len(penalties)} penalties, validation={'given' if validation else None}: give both or none")
     check_lengths(x, y)
-    s = _weights(weights, len(x))
+    s = checked_weights(weights, len(x))
     held = None
     if validation is not None:
         held = checked_examples(validation[0]), checked_labels(validation[1], classes)
@@ -221,7 +221,12 @@ def checked_labels(y: Any, classes: int) -> Array:
     return y
 
 
-def _weights(given: Any, examples: int) -> np.ndarray:
+def checked_weights(given: Any, examples: int) -> np.ndarray:
+    """Returns the weights of examples; ones for None.
+
+    Raises:
+      ValueError: for another number of them, weights that are negative or not finite, or zeros alone.
+    """
     s = np.ones(examples) if given is None else np.asarray(given, np.float64)
     if s.shape != (examples,):
         raise ValueError(f"weights of shape {s.shape}: give one for each of {examples} examples")
