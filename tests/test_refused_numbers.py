@@ -106,6 +106,13 @@ CASES = [
     (partial(built, backbones.llama, TOKENS), {"size": SIZE, "vocabulary": 9}, {"vocabulary": COUNT, "eps": NUMBER}),
     (lambda depth: check_size(SIZE._replace(depth=depth)), {}, {"depth": COUNT}),
     (jtl.peft.lora, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
+    (jtl.peft.adalora, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
+    (
+        jtl.peft.budgeted,
+        {"tx": optax.sgd(1.0), "target": 2, "total_steps": 9},
+        {"target": (0, *COUNT), "warmup": COUNT, "every": (0, *COUNT), "beta1": (0, 1, *NUMBER), "beta2": NUMBER},
+    ),
+    (jtl.peft.orthogonality, {}, {"weight": (-1, *NUMBER)}),
     (jtl.peft.loha, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
     (jtl.peft.lokr, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "factor": (0, *COUNT)}),
     (jtl.mesh, {}, {"data": COUNT, "fsdp": (0, *COUNT)}),

@@ -54,11 +54,16 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
             leaves, scales[name] = _one_scale(adapter.config, parts, leaves)
         made[name] = fuse(leaves, kernels, before[name], name)
         widest.append((kernels[0].shape[0], int(ends[-1])))
-    own = ("inputs", "first", "ranks", "alphas")
+    own = ("inputs", "first", "ranks", "alphas", "kept")
     config = {name: value for name, value in adapter.config.items() if name not in own}
     if scales:
         ranks = {name: _rank(adapter.config, part, modules[name]) for name, part in made.items()}
         config |= _patterns(config, ranks, scales)
+    if "kept" in adapter.config:  # PEFT wants to know which of the first directions are left; only their number matters
+        first_rank = config["init_r"]
+        left = {name: len(leaves["s"]) for name, leaves in made.items()}
+        if set(left.values()) != {first_rank}:
+            config["rank_pattern"] = {f"{name}.lora_E": [i < n for i in range(first_rank)] for name, n in left.items()}
     for name, leaves in made.items():
         image = flat[f"{modules[name][0]}/kernel"].ndim == 4
         for ending, (leaf, _) in ENDINGS.items():
@@ -145,7 +150,7 @@ def _patterns(config: Mapping[str, Any], ranks: Mapping[str, int], scales: Mappi
 def _as_torch(leaf: str, value: np.ndarray, before: bool, image: bool) -> np.ndarray:
     if image and leaf in ("scale", "m"):
         return value[None, :, None, None]
-    if leaf == "scale":
+    if leaf in ("scale", "s"):
         return value[None] if before else value[:, None]
     if leaf not in ("a", "b"):
         return value

@@ -7,7 +7,7 @@ import numpy as np
 
 from jtl.peft.lycoris_files import KRONECKER
 
-_OUTPUTS = ("b", "b1", "b2", "m", "l")
+_OUTPUTS = ("b", "b1", "b2", "m", "l", "v")
 """Leaves with one number or one column for each output of a layer."""
 
 _PRODUCTS = (("a", "b"), ("a1", "b1"), ("a2", "b2"))
@@ -62,10 +62,11 @@ def fuse(
     for leaf in present[0]:
         if any(leaf == b or (apart and leaf == a) for a, b in pairs):
             continue
-        outputs = leaf in ("m", "l") or (leaf == "scale" and not before)
+        outputs = leaf in ("m", "l", "v") or (leaf == "scale" and not before)
         if outputs:
-            blank = [_unchanged(leaf, np.asarray(kernel)) for kernel in kernels]
-            found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)])
+            rows = present[0][leaf].shape[:-1]
+            blank = [_unchanged(leaf, np.asarray(kernel), rows) for kernel in kernels]
+            found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)], -1)
         elif leaf in KRONECKER:
             raise ValueError(
                 f"{name} is {len(parts)} layers in jtl, and LoKr of PEFT is one product for all of them: save this"
@@ -102,8 +103,8 @@ def _same(values: Sequence[np.ndarray]) -> bool:
     return all(np.array_equal(values[0], value) for value in values[1:])
 
 
-def _unchanged(leaf: str, kernel: np.ndarray) -> np.ndarray:
-    """The value of a leaf that leaves the layer unchanged."""
+def _unchanged(leaf: str, kernel: np.ndarray, rows: tuple[int, ...]) -> np.ndarray:
+    """The value of a leaf that leaves the layer unchanged; `rows` are its axes before that of the outputs."""
     if leaf == "m":
         return np.linalg.norm(kernel, axis=0)
-    return (np.zeros if leaf == "l" else np.ones)(kernel.shape[-1], kernel.dtype)
+    return (np.zeros if leaf in ("l", "v") else np.ones)((*rows, kernel.shape[-1]), kernel.dtype)

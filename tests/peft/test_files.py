@@ -41,6 +41,8 @@ CONFIGS = {
         "alpha_pattern": {"query": 5},
     },
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
+    "adalora": {"init_r": 3, "lora_alpha": 6, "target_modules": LAYERS, "total_step": 9},
+    "adalora_pruned": {"init_r": 3, "lora_alpha": 6, "target_modules": LAYERS, "total_step": 9},
     "loha": {
         "r": 2,
         "alpha": 6,
@@ -65,6 +67,8 @@ CONFIGS = {
 
 
 KINDS = {
+    "adalora": peft.AdaLoraConfig,
+    "adalora_pruned": peft.AdaLoraConfig,
     "loha": peft.LoHaConfig,
     "lokr": peft.LoKrConfig,
     "ia3": peft.IA3Config,
@@ -105,6 +109,10 @@ def test_both_ways(kind, base, tmp_path):
     for name, value in theirs.named_parameters():
         if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
+    if kind == "adalora_pruned":  # as its allocator does: some ranks off, and all of one layer
+        names = [name for name, _ in theirs.base_model.model.named_parameters() if "lora_E" in name]
+        config.rank_pattern = {name: [i % 3 > 0, i > 0, i % 2 > 0] for i, name in enumerate(names)}
+        theirs.base_model.rankallocator.mask_using_rank_pattern(theirs.base_model.model, config.rank_pattern)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(base)
     loaded = ours.load(tmp_path / "theirs", pretrained)
@@ -120,6 +128,10 @@ def test_both_ways(kind, base, tmp_path):
         modules = {path.rpartition("/")[0] for path in flatten(loaded.variables.params["backbone"]["adapter"])}
         for module in modules:
             assert rank_and_scale(same.adapter.config, module) == rank_and_scale(loaded.adapter.config, module)
+    if kind == "adalora_pruned":
+        pattern = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["rank_pattern"]
+        shapes = {np.shape(s)[0] for path, s in flatten(loaded.variables.params).items() if path.endswith("/s")}
+        assert shapes == {sum(left) for left in pattern.values()} == {0, 1, 2, 3}
     merged = ours.merge(loaded.variables, loaded.adapter)
     found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
@@ -223,6 +235,7 @@ PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),
     "dora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES, use_dora=True),
+    "adalora": lambda: peft.AdaLoraConfig(init_r=2, lora_alpha=3, target_modules=PATCHES, total_step=9),
     "loha": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES),
     "loha_core": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
     "lokr": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES),

@@ -16,6 +16,7 @@ KINDS = {
     "rslora": peft.lora(3, QV, alpha=6, rank_stabilised=True),
     "patterns": peft.lora(3, QV, alpha=6, ranks={".*/value": 5}, alphas={"block1/.*": 2.0}),
     "convolution": peft.lora(2, WITH_CONVOLUTION, alpha=3),
+    "adalora": peft.adalora(3, (*QV, *WITH_CONVOLUTION), alpha=6, ranks={".*/value": 2}),
     "pissa": peft.lora(3, QV, alpha=6, start="pissa"),
     "vera": peft.vera(QV, peft.projections(jax.random.key(3), 8, 16, 16)),
     "loha": peft.loha(2, (*QV, *WITH_CONVOLUTION), alpha=3, tucker=True),
