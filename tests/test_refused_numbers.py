@@ -112,6 +112,11 @@ CASES = [
         {"tx": optax.sgd(1.0), "target": 2, "total_steps": 9},
         {"target": (0, *COUNT), "warmup": COUNT, "every": (0, *COUNT), "beta1": (0, 1, *NUMBER), "beta2": NUMBER},
     ),
+    (
+        jtl.peft.fourierft,
+        {"frequencies": 2, "where": (".*",)},
+        {"frequencies": (0, *COUNT), "scale": (0.0, -1, *NUMBER), "seed": COUNT},
+    ),
     (jtl.peft.orthogonality, {}, {"weight": (-1, *NUMBER)}),
     (jtl.peft.loha, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "alpha": (0.0, -1, *NUMBER)}),
     (jtl.peft.lokr, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT), "factor": (0, *COUNT)}),

@@ -9,6 +9,7 @@ import numpy as np
 from jtl.peft.adalora import adalora
 from jtl.peft.attach import Adapter
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, module_of
+from jtl.peft.fourierft import fourierft
 from jtl.peft.fused import cut
 from jtl.peft.ia3 import ia3
 from jtl.peft.loha import loha
@@ -41,6 +42,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "monteclora_config",
 )
 _DEFAULTS = {"r": 8, "lora_alpha": 8, "alpha": 8, "init_r": 12}  # PEFT's, of entries that a config lacks
+_DEFAULTS |= {"n_frequency": 1000, "scaling": 150.0, "random_loc_seed": 777}
 _REST = ("pissa_", "corda", "olora", "loftq", "lora_ga")  # initialisations whose part of the base is not known
 
 
@@ -180,12 +182,21 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
         terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
         return oft(tuple(where.values()), block, terms=terms)
+    if kind == "FOURIERFT":
+        return fourierft(
+            config["n_frequency"],
+            tuple(where.values()),
+            scale=config["scaling"],
+            seed=config["random_loc_seed"],
+            start="zero" if config.get("init_weights") else "normal",
+            counts=_by_module(config, "n_frequency_pattern", parts),
+        )
     if kind == "IA3":
         before = {part.module for part in parts if part.before}
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    others = ("LORA (with rsLoRA and DoRA)", "ADALORA", "LOHA", "LOKR", "VERA", "OFT", "IA3", *KINDS)
+    others = ("LORA (with rsLoRA and DoRA)", "ADALORA", "LOHA", "LOKR", "VERA", "OFT", "FOURIERFT", "IA3", *KINDS)
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
 
 

@@ -54,7 +54,7 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
             leaves, scales[name] = _one_scale(adapter.config, parts, leaves)
         made[name] = fuse(leaves, kernels, before[name], name)
         widest.append((kernels[0].shape[0], int(ends[-1])))
-    own = ("inputs", "first", "ranks", "alphas", "kept")
+    own = ("inputs", "first", "ranks", "alphas", "kept", "counts")
     config = {name: value for name, value in adapter.config.items() if name not in own}
     if scales:
         ranks = {name: _rank(adapter.config, part, modules[name]) for name, part in made.items()}
@@ -64,6 +64,9 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         left = {name: len(leaves["s"]) for name, leaves in made.items()}
         if set(left.values()) != {first_rank}:
             config["rank_pattern"] = {f"{name}.lora_E": [i < n for i in range(first_rank)] for name, n in left.items()}
+    if "counts" in adapter.config:
+        most = config["n_frequency"]
+        config["n_frequency_pattern"] = {n: len(part["c"]) for n, part in made.items() if len(part["c"]) != most}
     for name, leaves in made.items():
         image = flat[f"{modules[name][0]}/kernel"].ndim == 4
         for ending, (leaf, _) in ENDINGS.items():

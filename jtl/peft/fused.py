@@ -10,6 +10,9 @@ from jtl.peft.lycoris_files import KRONECKER
 _OUTPUTS = ("b", "b1", "b2", "m", "l", "v")
 """Leaves with one number or one column for each output of a layer."""
 
+_UNCUT = {**dict.fromkeys(KRONECKER, "LoKr"), "c": "FourierFT"}
+"""Leaves whose update is of a whole layer, and the adapter's name."""
+
 _PRODUCTS = (("a", "b"), ("a1", "b1"), ("a2", "b2"))
 """Pairs of leaves that are multiplied: LoRA's, and both of LoHa's."""
 
@@ -25,10 +28,12 @@ def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name:
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if the number of outputs differs, and for LoKr, whose product is of the whole layer.
+      ValueError: if the number of outputs differs, and for LoKr and FourierFT, whose updates are of the whole layer.
     """
-    if leaf in KRONECKER:
-        raise ValueError(f"{name}: is LoKr of a layer that is {len(widths)} in jtl, which cannot be cut into its parts")
+    if leaf in _UNCUT:
+        raise ValueError(
+            f"{name}: is {_UNCUT[leaf]} of a layer that is {len(widths)} in jtl, which cannot be cut into its parts"
+        )
     if leaf not in _OUTPUTS and (leaf != "scale" or before):
         return [value] * len(widths)
     if value.shape[-1] != sum(widths):
@@ -51,7 +56,8 @@ def fuse(
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if parts differ in a leaf of which PEFT has one value for all, and for LoKr of several parts.
+      ValueError: if parts differ in a leaf of which PEFT has one value for all, and for LoKr and FourierFT of several
+        parts.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -67,10 +73,10 @@ def fuse(
             rows = present[0][leaf].shape[:-1]
             blank = [_unchanged(leaf, np.asarray(kernel), rows) for kernel in kernels]
             found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)], -1)
-        elif leaf in KRONECKER:
+        elif leaf in _UNCUT:
             raise ValueError(
-                f"{name} is {len(parts)} layers in jtl, and LoKr of PEFT is one product for all of them: save this"
-                " adapter with jtl.Checkpoints"
+                f"{name} is {len(parts)} layers in jtl, and {_UNCUT[leaf]} of PEFT is one update for all of them: save"
+                " this adapter with jtl.Checkpoints"
             )
         elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q") and len(present) < len(parts)):
             raise ValueError(

@@ -62,6 +62,7 @@ CONFIGS = {
     "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
     "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
+    "fourierft": {"n_frequency": 50, "target_modules": LAYERS, "n_frequency_pattern": {"layer.1.output.dense": 70}},
     "ia3": {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
 }
 
@@ -72,6 +73,7 @@ KINDS = {
     "loha": peft.LoHaConfig,
     "lokr": peft.LoKrConfig,
     "ia3": peft.IA3Config,
+    "fourierft": peft.FourierFTConfig,
     "vera": peft.VeraConfig,
     "oft": peft.OFTConfig,
     "oft_series": peft.OFTConfig,
@@ -107,7 +109,7 @@ def test_both_ways(kind, base, tmp_path):
     config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "fourierft_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     if kind == "adalora_pruned":  # as its allocator does: some ranks off, and all of one layer
         names = [name for name, _ in theirs.base_model.model.named_parameters() if "lora_E" in name]
