@@ -112,6 +112,7 @@ CASES = [
         {"tx": optax.sgd(1.0), "target": 2, "total_steps": 9},
         {"target": (0, *COUNT), "warmup": COUNT, "every": (0, *COUNT), "beta1": (0, 1, *NUMBER), "beta2": NUMBER},
     ),
+    (jtl.peft.hra, {"rank": 2, "where": (".*",)}, {"rank": (0, *COUNT)}),
     (
         jtl.peft.fourierft,
         {"frequencies": 2, "where": (".*",)},

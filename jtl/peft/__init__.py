@@ -18,6 +18,7 @@ from jtl.peft.files import Loaded as Loaded
 from jtl.peft.files import load as load
 from jtl.peft.files import save as save
 from jtl.peft.fourierft import fourierft as fourierft
+from jtl.peft.hra import hra as hra
 from jtl.peft.ia3 import ia3 as ia3
 from jtl.peft.loha import loha as loha
 from jtl.peft.lokr import lokr as lokr

@@ -27,6 +27,7 @@ ENDINGS = {
     "vera_lambda_b": ("l", np.ravel),
     "oft_R.weight": ("q", np.asarray),
     "fourierft_spectrum": ("c", np.asarray),
+    "hra_u": ("h", np.asarray),
     **{ending: (leaf, np.asarray) for ending, leaf in FACTORS.items()},  # whose layouts depend on their layer
 }
 SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}

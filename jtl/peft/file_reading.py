@@ -11,6 +11,7 @@ from jtl.peft.attach import Adapter
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, module_of
 from jtl.peft.fourierft import fourierft
 from jtl.peft.fused import cut
+from jtl.peft.hra import hra
 from jtl.peft.ia3 import ia3
 from jtl.peft.loha import loha
 from jtl.peft.lokr import lokr
@@ -29,6 +30,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "rank_dropout",
     "coft",
     "block_share",
+    "apply_GS",
     "lora_bias",
     "target_parameters",
     "trainable_token_indices",
@@ -182,6 +184,8 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
         terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
         return oft(tuple(where.values()), block, terms=terms)
+    if kind == "HRA":
+        return hra(config["r"], tuple(where.values()))
     if kind == "FOURIERFT":
         return fourierft(
             config["n_frequency"],
@@ -196,7 +200,18 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    others = ("LORA (with rsLoRA and DoRA)", "ADALORA", "LOHA", "LOKR", "VERA", "OFT", "FOURIERFT", "IA3", *KINDS)
+    others = (
+        "LORA (with rsLoRA and DoRA)",
+        "ADALORA",
+        "LOHA",
+        "LOKR",
+        "VERA",
+        "OFT",
+        "FOURIERFT",
+        "HRA",
+        "IA3",
+        *KINDS,
+    )
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
 
 

@@ -82,12 +82,13 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in SHARED.items()}
     turned = pretrained.config.model_type in TURNED
     config |= {"target_modules": list(modules), "inference_mode": True}
-    if config["peft_type"] in KINDS:
-        if turned:
-            raise ValueError(f"PEFT has no {config['peft_type']} of the layers of GPT-2: save it with jtl.Checkpoints")
+    kind = config["peft_type"]
+    if turned and kind in (*KINDS, "HRA"):
+        raise ValueError(f"PEFT has no {kind} of the layers of GPT-2: save it with jtl.Checkpoints")
+    if kind in KINDS:
         config["alpha"] = config.pop("lora_alpha")
         del config["use_rslora"]
-    else:
+    elif kind != "HRA":
         config["fan_in_fan_out"] = turned
     if "inputs" in adapter.config:
         config["feedforward_modules"] = [name for name in modules if before[name]]

@@ -44,11 +44,12 @@ class Loaded(NamedTuple):
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     """Loads an adapter from a PEFT folder onto the network that it was trained on, without torch.
 
-    LoRA, rsLoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, OFT, FourierFT, IA3, prompts and prefixes are read. A layer that is
-    several layers in jtl, such as GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for the
-    input are copied, those for the outputs are split. LoKr, FourierFT and PiSSA cannot be split. AdaLoRA's modules have
-    the ranks that are left, and the settings of its budget are not read. A PiSSA file (`init_lora_weights="pissa"`)
-    changes the kernels that it adapts, as in PEFT: its initial product is subtracted from them again.
+    LoRA, rsLoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, OFT, FourierFT, HRA, IA3, prompts and prefixes are read. A layer that
+    is several layers in jtl, such as GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for
+    the input are copied, those for the outputs are split. LoKr, FourierFT and PiSSA cannot be split. AdaLoRA's modules
+    have the ranks that are left, and the settings of its budget are not read. A PiSSA file
+    (`init_lora_weights="pissa"`) changes the kernels that it adapts, as in PEFT: its initial product is subtracted from
+    them again.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.

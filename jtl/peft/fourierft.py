@@ -124,7 +124,7 @@ def _places(inputs: int, outputs: int, count: int, seed: int) -> tuple[Int[np.nd
     moved: dict[int, int] = {}
     found = np.empty(count, np.int64)
     for i, draw in enumerate(draws.tolist()):
-        other = i + draw % (size - i)
+        other = i + int(draw) % (size - i)
         found[i] = moved.get(other, other)
         moved[other] = moved.get(i, i)
     return found % inputs, found // inputs

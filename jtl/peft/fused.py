@@ -78,7 +78,7 @@ def fuse(
                 f"{name} is {len(parts)} layers in jtl, and {_UNCUT[leaf]} of PEFT is one update for all of them: save"
                 " this adapter with jtl.Checkpoints"
             )
-        elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q") and len(present) < len(parts)):
+        elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q", "h") and len(present) < len(parts)):
             raise ValueError(
                 f"{name} is {len(parts)} layers in jtl, whose adapters have values {leaf!r} that differ, or are not at"
                 " all of them; PEFT has one for all: save this adapter with jtl.Checkpoints"

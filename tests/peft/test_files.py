@@ -41,7 +41,6 @@ CONFIGS = {
         "alpha_pattern": {"query": 5},
     },
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
-    "adalora": {"init_r": 3, "lora_alpha": 6, "target_modules": LAYERS, "total_step": 9},
     "adalora_pruned": {"init_r": 3, "lora_alpha": 6, "target_modules": LAYERS, "total_step": 9},
     "loha": {
         "r": 2,
@@ -63,17 +62,18 @@ CONFIGS = {
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
     "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
     "fourierft": {"n_frequency": 50, "target_modules": LAYERS, "n_frequency_pattern": {"layer.1.output.dense": 70}},
+    "hra": {"r": 3, "target_modules": LAYERS},
     "ia3": {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
 }
 
 
 KINDS = {
-    "adalora": peft.AdaLoraConfig,
     "adalora_pruned": peft.AdaLoraConfig,
     "loha": peft.LoHaConfig,
     "lokr": peft.LoKrConfig,
     "ia3": peft.IA3Config,
     "fourierft": peft.FourierFTConfig,
+    "hra": peft.HRAConfig,
     "vera": peft.VeraConfig,
     "oft": peft.OFTConfig,
     "oft_series": peft.OFTConfig,
@@ -109,7 +109,7 @@ def test_both_ways(kind, base, tmp_path):
     config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "fourierft_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "fourierft_", "hra_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
     if kind == "adalora_pruned":  # as its allocator does: some ranks off, and all of one layer
         names = [name for name, _ in theirs.base_model.model.named_parameters() if "lora_E" in name]
@@ -237,7 +237,6 @@ PATCHES = ["patch_embeddings", "downsampling_layer.1"]
 IMAGES = {
     "lora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES),
     "dora": lambda: peft.LoraConfig(r=2, lora_alpha=6, target_modules=PATCHES, use_dora=True),
-    "adalora": lambda: peft.AdaLoraConfig(init_r=2, lora_alpha=3, target_modules=PATCHES, total_step=9),
     "loha": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES),
     "loha_core": lambda: peft.LoHaConfig(r=2, alpha=3, target_modules=PATCHES, use_effective_conv2d=True),
     "lokr": lambda: peft.LoKrConfig(r=2, alpha=3, target_modules=PATCHES),
@@ -318,6 +317,7 @@ def test_what_is_not_read_of_other_adapters_raises(base, tmp_path):
         ("loha", {"rank_dropout": 0.1}, "'rank_dropout': 0.1"),
         ("oft", {"coft": True}, "'coft': True"),
         ("oft", {"block_share": True}, "'block_share': True"),
+        ("hra", {"apply_GS": True}, "'apply_GS': True"),
         ("oft", {"oft_block_size": 0, "r": 2, "target_modules": ["query", "intermediate.dense"]}, None),
     ):
         folder = tmp_path / f"{kind}{said}"

@@ -21,6 +21,7 @@ KINDS = {
     "vera": peft.vera(QV, peft.projections(jax.random.key(3), 8, 16, 16)),
     "loha": peft.loha(2, (*QV, *WITH_CONVOLUTION), alpha=3, tucker=True),
     "lokr": peft.lokr(1, (*QV, *WITH_CONVOLUTION), alpha=3, both=True, tucker=True),
+    "hra": peft.hra(3, QV),
     "fourierft": peft.fourierft(9, QV, scale=30.0),
     "ia3": peft.ia3(("embed", ".*/attention/key"), inputs=(".*/mlp/down",)),
     "oft": peft.oft(QV, 4),
