@@ -112,7 +112,7 @@ def test_the_term_is_the_formula_of_the_paper_and_the_mean_of_its_norms(small):
 @pytest.mark.parametrize(("final", "every", "warmup"), [(2, 1, 1), (0, 3, 2)])
 @pytest.mark.filterwarnings("ignore")  # PEFT's own
 def test_the_budget_chooses_as_pefts_allocator(final, every, warmup):
-    """On PEFT's gradients, by SGD in float64: the same directions, term and parameters, to 1e-12, at every step."""
+    """On PEFT's gradients, by SGD in float64: at every step the same averages, directions and parameters, to 1e-12."""
     torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     theirs = pytest.importorskip("peft")
     torch.manual_seed(0)
@@ -122,15 +122,24 @@ def test_the_budget_chooses_as_pefts_allocator(final, every, warmup):
             return SimpleNamespace(loss=((super().forward(x) - y) ** 2).mean())
 
     net = Net(torch.nn.Linear(6, 7), torch.nn.Tanh(), torch.nn.Linear(7, 5), torch.nn.Linear(5, 4))
-    options = {"init_r": 4, "target_r": 2, "total_step": 12, "tinit": warmup, "tfinal": final, "deltaT": every}
+    options = {
+        "init_r": 4,
+        "target_r": 2,
+        "total_step": 12,
+        "tinit": warmup,
+        "tfinal": final,
+        "deltaT": every,
+        "beta2": 0.7,
+    }
     config = theirs.AdaLoraConfig(target_modules=["0", "2", "3"], lora_alpha=8, **options)
     tuned = theirs.get_peft_model(net, config).double()
-    pairs = {}
+    pairs, names = {}, {}
     for name, value in tuned.named_parameters():
         if "lora_" in name:
             value.data = 0.5 * torch.randn(value.shape, dtype=torch.float64)
             module, leaf = name.split(".")[-3], {"lora_A": "u", "lora_E": "s", "lora_B": "v"}[name.split(".")[-2]]
             pairs[f"adapter/m{module}/{leaf}"] = value
+            names[id(value)] = name.removeprefix("base_model.model.")
 
     def arrays(of):
         def ours(path, value):
@@ -144,7 +153,7 @@ def test_the_budget_chooses_as_pefts_allocator(final, every, warmup):
     sgd = torch.optim.SGD(pairs.values(), 0.02)
     x, y = torch.randn(9, 6, dtype=torch.float64), torch.randn(9, 4, dtype=torch.float64)
     with jax.enable_x64(True):
-        tx = peft.budgeted(optax.sgd(0.02), 2, 12, warmup=warmup, final=final, every=every)
+        tx = peft.budgeted(optax.sgd(0.02), 2, 12, warmup=warmup, final=final, every=every, beta2=0.7)
         params, update, left = arrays(lambda p: p), jax.jit(tx.update), []
         state = tx.init(params)
         for step in range(1, 15):  # two more than there are
@@ -162,6 +171,11 @@ def test_the_budget_chooses_as_pefts_allocator(final, every, warmup):
                 np.testing.assert_allclose(
                     flatten(params["adapter"])[path], leaf, rtol=0, atol=1e-12, err_msg=f"{step} {path}"
                 )
+            allocator = tuned.base_model.rankallocator
+            averages = (state.sensitivity, allocator.exp_avg_ipt), (state.uncertainty, allocator.exp_avg_unc)
+            for ours, means in averages if step < 12 - final else ():
+                for path, leaf in flatten(arrays(lambda p, means=means: means[names[id(p)]])["adapter"]).items():
+                    np.testing.assert_allclose(flatten(ours["adapter"])[path], leaf, rtol=0, atol=1e-12)
             chosen = config.rank_pattern
             for path, kept in flatten(state.kept).items() if chosen else ():
                 np.testing.assert_array_equal(kept, chosen[f"{path.split('/')[1][1:]}.lora_E.default"])
