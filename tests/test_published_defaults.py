@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 import jtl
-from jtl import alignments, finetuning, losses, metrics, optim, source_free, test_time
+from jtl import alignments, finetuning, losses, metrics, optim, peft, source_free, test_time
 from jtl.selection import validators
 
 PUBLISHED = [
@@ -43,6 +43,8 @@ PUBLISHED = [
     (metrics.calibration_error, {"bins": 15}),
     (optim.annealed, {"gain": 10.0, "power": 0.75}),
     (optim.bit_hyper_rule, {"learning_rate": 0.003}),
+    (peft.budgeted, {"beta1": 0.85, "beta2": 0.85}),
+    (peft.orthogonality, {"weight": 0.5}),
     (source_free.nrc, {"neighbours": 3, "expanded": 3, "affinity": 0.1}),
     (source_free.shot, {"weight": 0.3}),
     (jtl.train.swad, {"optimum": 3, "overfit": 6, "tolerance": 1.3}),

@@ -1,5 +1,7 @@
 """Parameter-efficient fine-tuning: adapters of a frozen network, which are attached, merged, saved and loaded."""
 
+from jtl.peft.adalora import adalora as adalora
+from jtl.peft.adalora import pruned as pruned
 from jtl.peft.attach import Adapter as Adapter
 from jtl.peft.attach import attach as attach
 from jtl.peft.attach import merge as merge
@@ -10,15 +12,20 @@ from jtl.peft.bank import Routed as Routed
 from jtl.peft.bank import bank as bank
 from jtl.peft.bitfit import bitfit as bitfit
 from jtl.peft.bottleneck import bottleneck as bottleneck
+from jtl.peft.budgeted import BudgetState as BudgetState
+from jtl.peft.budgeted import budgeted as budgeted
 from jtl.peft.files import Loaded as Loaded
 from jtl.peft.files import load as load
 from jtl.peft.files import save as save
+from jtl.peft.fourierft import fourierft as fourierft
+from jtl.peft.hra import hra as hra
 from jtl.peft.ia3 import ia3 as ia3
 from jtl.peft.loha import loha as loha
 from jtl.peft.lokr import lokr as lokr
 from jtl.peft.lora import lora as lora
 from jtl.peft.lora import lora_plus as lora_plus
 from jtl.peft.oft import oft as oft
+from jtl.peft.orthogonality import orthogonality as orthogonality
 from jtl.peft.prefix_tuning import prefix_tuning as prefix_tuning
 from jtl.peft.prompt_tuning import prompt_tuning as prompt_tuning
 from jtl.peft.quantise import quantise as quantise

@@ -21,10 +21,13 @@ ENDINGS = {
     "lora_A.weight": ("a", lambda a: a.transpose(2, 3, 1, 0) if a.ndim == 4 else a.T),
     "lora_B.weight": ("b", lambda b: b.reshape(b.shape[:2]).T),  # [out, rank, 1, 1] for a convolution
     "lora_magnitude_vector": ("m", np.ravel),
+    "lora_E": ("s", np.ravel),
     "ia3_l": ("scale", np.ravel),
     "vera_lambda_d": ("d", np.ravel),
     "vera_lambda_b": ("l", np.ravel),
     "oft_R.weight": ("q", np.asarray),
+    "fourierft_spectrum": ("c", np.asarray),
+    "hra_u": ("h", np.asarray),
     **{ending: (leaf, np.asarray) for ending, leaf in FACTORS.items()},  # whose layouts depend on their layer
 }
 SHARED = {"base_model.vera_A": "a", "base_model.vera_B": "b"}

@@ -6,9 +6,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jtl.peft.adalora import adalora
 from jtl.peft.attach import Adapter
 from jtl.peft.file_names import CONFIG, ENDINGS, PREFIX, WEIGHTS, check_kernel, module_of
+from jtl.peft.fourierft import fourierft
 from jtl.peft.fused import cut
+from jtl.peft.hra import hra
 from jtl.peft.ia3 import ia3
 from jtl.peft.loha import loha
 from jtl.peft.lokr import lokr
@@ -27,6 +30,7 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "rank_dropout",
     "coft",
     "block_share",
+    "apply_GS",
     "lora_bias",
     "target_parameters",
     "trainable_token_indices",
@@ -39,7 +43,8 @@ _OTHERS = (  # entries of a config that change the computation and that jtl does
     "kasa_config",
     "monteclora_config",
 )
-_DEFAULTS = {"r": 8, "lora_alpha": 8, "alpha": 8}  # PEFT's, of entries that a config lacks
+_DEFAULTS = {"r": 8, "lora_alpha": 8, "alpha": 8, "init_r": 12}  # PEFT's, of entries that a config lacks
+_DEFAULTS |= {"n_frequency": 1000, "scaling": 150.0, "random_loc_seed": 777}
 _REST = ("pissa_", "corda", "olora", "loftq", "lora_ga")  # initialisations whose part of the base is not known
 
 
@@ -138,6 +143,16 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
             ranks=_by_module(config, "rank_pattern", parts),
             alphas=_by_module(config, "alpha_pattern", parts),
         )
+    if kind == "ADALORA":
+        left = config.get("rank_pattern") or {}
+        lower = {part.layer: sum(map(bool, left[name])) for part in parts if (name := f"{part.layer}.lora_E") in left}
+        return adalora(
+            config["init_r"],
+            tuple(where.values()),
+            alpha=config["lora_alpha"] if config["lora_alpha"] > 0 else None,
+            dropout=config.get("lora_dropout", 0.0),
+            ranks={where[part.module]: lower[part.layer] for part in parts if part.layer in lower},
+        )
     if kind == "LOHA":
         return loha(config["r"], tuple(where.values()), **_scaled(config, parts))
     if kind == "LOKR":
@@ -169,12 +184,34 @@ def adapter_of(config: Mapping[str, Any], parts: Sequence[Part], shared: Mapping
         block = round((1 + (1 + 8 * entries.pop()) ** 0.5) / 2)
         terms = config.get("num_cayley_neumann_terms", 5) if config["use_cayley_neumann"] else None
         return oft(tuple(where.values()), block, terms=terms)
+    if kind == "HRA":
+        return hra(config["r"], tuple(where.values()))
+    if kind == "FOURIERFT":
+        return fourierft(
+            config["n_frequency"],
+            tuple(where.values()),
+            scale=config["scaling"],
+            seed=config["random_loc_seed"],
+            start="zero" if config.get("init_weights") else "normal",
+            counts=_by_module(config, "n_frequency_pattern", parts),
+        )
     if kind == "IA3":
         before = {part.module for part in parts if part.before}
         return ia3(
             tuple(where[m] for m in where if m not in before), inputs=tuple(where[m] for m in where if m in before)
         )
-    others = ("LORA (with rsLoRA and DoRA)", "LOHA", "LOKR", "VERA", "OFT", "IA3", *KINDS)
+    others = (
+        "LORA (with rsLoRA and DoRA)",
+        "ADALORA",
+        "LOHA",
+        "LOKR",
+        "VERA",
+        "OFT",
+        "FOURIERFT",
+        "HRA",
+        "IA3",
+        *KINDS,
+    )
     raise ValueError(f"{CONFIG}: peft_type={kind!r}; read are {others}")
 
 

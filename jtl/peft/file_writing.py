@@ -54,11 +54,19 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
             leaves, scales[name] = _one_scale(adapter.config, parts, leaves)
         made[name] = fuse(leaves, kernels, before[name], name)
         widest.append((kernels[0].shape[0], int(ends[-1])))
-    own = ("inputs", "first", "ranks", "alphas")
+    own = ("inputs", "first", "ranks", "alphas", "kept", "counts")
     config = {name: value for name, value in adapter.config.items() if name not in own}
     if scales:
         ranks = {name: _rank(adapter.config, part, modules[name]) for name, part in made.items()}
         config |= _patterns(config, ranks, scales)
+    if "kept" in adapter.config:  # PEFT wants to know which of the first directions are left; only their number matters
+        first_rank = config["init_r"]
+        left = {name: len(leaves["s"]) for name, leaves in made.items()}
+        if set(left.values()) != {first_rank}:
+            config["rank_pattern"] = {f"{name}.lora_E": [i < n for i in range(first_rank)] for name, n in left.items()}
+    if "counts" in adapter.config:
+        most = config["n_frequency"]
+        config["n_frequency_pattern"] = {n: len(part["c"]) for n, part in made.items() if len(part["c"]) != most}
     for name, leaves in made.items():
         image = flat[f"{modules[name][0]}/kernel"].ndim == 4
         for ending, (leaf, _) in ENDINGS.items():
@@ -74,12 +82,13 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
         tensors |= {name: np.ascontiguousarray((a if leaf == "a" else b).T) for name, leaf in SHARED.items()}
     turned = pretrained.config.model_type in TURNED
     config |= {"target_modules": list(modules), "inference_mode": True}
-    if config["peft_type"] in KINDS:
-        if turned:
-            raise ValueError(f"PEFT has no {config['peft_type']} of the layers of GPT-2: save it with jtl.Checkpoints")
+    kind = config["peft_type"]
+    if turned and kind in (*KINDS, "HRA"):
+        raise ValueError(f"PEFT has no {kind} of the layers of GPT-2: save it with jtl.Checkpoints")
+    if kind in KINDS:
         config["alpha"] = config.pop("lora_alpha")
         del config["use_rslora"]
-    else:
+    elif kind != "HRA":
         config["fan_in_fan_out"] = turned
     if "inputs" in adapter.config:
         config["feedforward_modules"] = [name for name in modules if before[name]]
@@ -145,7 +154,7 @@ def _patterns(config: Mapping[str, Any], ranks: Mapping[str, int], scales: Mappi
 def _as_torch(leaf: str, value: np.ndarray, before: bool, image: bool) -> np.ndarray:
     if image and leaf in ("scale", "m"):
         return value[None, :, None, None]
-    if leaf == "scale":
+    if leaf in ("scale", "s"):
         return value[None] if before else value[:, None]
     if leaf not in ("a", "b"):
         return value

@@ -44,10 +44,12 @@ class Loaded(NamedTuple):
 def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
     """Loads an adapter from a PEFT folder onto the network that it was trained on, without torch.
 
-    LoRA, rsLoRA, DoRA, LoHa, LoKr, VeRA, OFT, IA3, prompts and prefixes are read. A layer that is several layers in
-    jtl, such as GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for the input are copied,
-    those for the outputs are split. LoKr and PiSSA cannot be split. A PiSSA file (`init_lora_weights="pissa"`) changes
-    the kernels that it adapts, as in PEFT: its initial product is subtracted from them again.
+    LoRA, rsLoRA, DoRA, AdaLoRA, LoHa, LoKr, VeRA, OFT, FourierFT, HRA, IA3, prompts and prefixes are read. A layer that
+    is several layers in jtl, such as GPT-2's `c_attn` or timm's `qkv`, has an adapter at each of them: its values for
+    the input are copied, those for the outputs are split. LoKr, FourierFT and PiSSA cannot be split. AdaLoRA's modules
+    have the ranks that are left, and the settings of its budget are not read. A PiSSA file
+    (`init_lora_weights="pissa"`) changes the kernels that it adapts, as in PEFT: its initial product is subtracted from
+    them again.
 
     Args:
       directory: holds `adapter_config.json` and `adapter_model.safetensors`; `~` is the home folder.
@@ -55,9 +57,9 @@ def load(directory: str | Path, pretrained: Pretrained) -> Loaded:
 
     Raises:
       ValueError: for another kind of adapter, an entry of the config that jtl does not read, a tensor whose name or
-        shape does not fit the network, NaN, LoKr or PiSSA of a layer that is several layers in jtl, an initialisation
-        that changed the base in another way, such as PiSSA's fast one, VeRA saved without its random matrices
-        (`save_projection=False`), which only torch could draw, and the address of an object store.
+        shape does not fit the network, NaN, LoKr, FourierFT or PiSSA of a layer that is several layers in jtl, an
+        initialisation that changed the base in another way, such as PiSSA's fast one, VeRA saved without its random
+        matrices (`save_projection=False`), which only torch could draw, and the address of an object store.
       WeightFileError: for a damaged file.
 
     PEFT's format: huggingface.co/docs/peft, "PEFT checkpoint format".
@@ -133,10 +135,12 @@ def save(directory: str | Path, pretrained: Pretrained, variables: Variables, ad
     network's file had them. For a layer that is several layers in jtl, LoRA and LoHa are written with the sum of their
     ranks if their A differ. Layers whose rank or alpha differs from that of most layers are listed in `rank_pattern`
     and `alpha_pattern`. A head that differs from that of `pretrained` is written too (`modules_to_save`), and with
-    prompts every head, because PEFT reads no prompt of a classifier without it. PiSSA is written as LoRA of twice its
-    rank. PEFT beside transformers or timm gives a written head the features that their classifier reads; if jtl's head
-    reads others, as with `jtl.load(..., reads="mean")`, the logger "jtl.peft" warns.
-    rank. A base that `jtl.peft.quantise` made stands for that of `pretrained`, in whose place the file is read.
+    prompts every head, because PEFT reads no prompt of a classifier without it. PEFT beside transformers or timm gives
+    a written head the features that their classifier reads; if jtl's head reads others, as with
+    `jtl.load(..., reads="mean")`, the logger "jtl.peft" warns. PiSSA is written as LoRA of twice its rank. AdaLoRA is
+    written with all directions, unless `jtl.peft.pruned` removed some, and without the settings of a budget, which PEFT
+    needs only to train it. A base that `jtl.peft.quantise` made stands for that of `pretrained`, in whose place the
+    file is read.
 
     Args:
       directory: created if necessary; existing files of these names are overwritten.

@@ -7,8 +7,11 @@ import numpy as np
 
 from jtl.peft.lycoris_files import KRONECKER
 
-_OUTPUTS = ("b", "b1", "b2", "m", "l")
+_OUTPUTS = ("b", "b1", "b2", "m", "l", "v")
 """Leaves with one number or one column for each output of a layer."""
+
+_UNCUT = {**dict.fromkeys(KRONECKER, "LoKr"), "c": "FourierFT"}
+"""Leaves whose update is of a whole layer, and the adapter's name."""
 
 _PRODUCTS = (("a", "b"), ("a1", "b1"), ("a2", "b2"))
 """Pairs of leaves that are multiplied: LoRA's, and both of LoHa's."""
@@ -25,10 +28,12 @@ def cut(leaf: str, value: np.ndarray, widths: Sequence[int], before: bool, name:
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if the number of outputs differs, and for LoKr, whose product is of the whole layer.
+      ValueError: if the number of outputs differs, and for LoKr and FourierFT, whose updates are of the whole layer.
     """
-    if leaf in KRONECKER:
-        raise ValueError(f"{name}: is LoKr of a layer that is {len(widths)} in jtl, which cannot be cut into its parts")
+    if leaf in _UNCUT:
+        raise ValueError(
+            f"{name}: is {_UNCUT[leaf]} of a layer that is {len(widths)} in jtl, which cannot be cut into its parts"
+        )
     if leaf not in _OUTPUTS and (leaf != "scale" or before):
         return [value] * len(widths)
     if value.shape[-1] != sum(widths):
@@ -51,7 +56,8 @@ def fuse(
       name: name of the layer, for errors.
 
     Raises:
-      ValueError: if parts differ in a leaf of which PEFT has one value for all, and for LoKr of several parts.
+      ValueError: if parts differ in a leaf of which PEFT has one value for all, and for LoKr and FourierFT of several
+        parts.
     """
     if len(parts) == 1:
         return dict(parts[0])
@@ -62,16 +68,17 @@ def fuse(
     for leaf in present[0]:
         if any(leaf == b or (apart and leaf == a) for a, b in pairs):
             continue
-        outputs = leaf in ("m", "l") or (leaf == "scale" and not before)
+        outputs = leaf in ("m", "l", "v") or (leaf == "scale" and not before)
         if outputs:
-            blank = [_unchanged(leaf, np.asarray(kernel)) for kernel in kernels]
-            found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)])
-        elif leaf in KRONECKER:
+            rows = present[0][leaf].shape[:-1]
+            blank = [_unchanged(leaf, np.asarray(kernel), rows) for kernel in kernels]
+            found[leaf] = np.concatenate([part.get(leaf, rest) for part, rest in zip(parts, blank, strict=True)], -1)
+        elif leaf in _UNCUT:
             raise ValueError(
-                f"{name} is {len(parts)} layers in jtl, and LoKr of PEFT is one product for all of them: save this"
-                " adapter with jtl.Checkpoints"
+                f"{name} is {len(parts)} layers in jtl, and {_UNCUT[leaf]} of PEFT is one update for all of them: save"
+                " this adapter with jtl.Checkpoints"
             )
-        elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q") and len(present) < len(parts)):
+        elif not _same([part[leaf] for part in present]) or (leaf in ("scale", "q", "h") and len(present) < len(parts)):
             raise ValueError(
                 f"{name} is {len(parts)} layers in jtl, whose adapters have values {leaf!r} that differ, or are not at"
                 " all of them; PEFT has one for all: save this adapter with jtl.Checkpoints"
@@ -102,8 +109,8 @@ def _same(values: Sequence[np.ndarray]) -> bool:
     return all(np.array_equal(values[0], value) for value in values[1:])
 
 
-def _unchanged(leaf: str, kernel: np.ndarray) -> np.ndarray:
-    """The value of a leaf that leaves the layer unchanged."""
+def _unchanged(leaf: str, kernel: np.ndarray, rows: tuple[int, ...]) -> np.ndarray:
+    """The value of a leaf that leaves the layer unchanged; `rows` are its axes before that of the outputs."""
     if leaf == "m":
         return np.linalg.norm(kernel, axis=0)
-    return (np.zeros if leaf == "l" else np.ones)(kernel.shape[-1], kernel.dtype)
+    return (np.zeros if leaf in ("l", "v") else np.ones)((*rows, kernel.shape[-1]), kernel.dtype)

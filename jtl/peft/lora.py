@@ -133,12 +133,7 @@ def lora(
                 kernel = kernel * _ratio(params["m"], jax.lax.stop_gradient(kernel))[None, None, None]
             updated = {**own, "kernel": kernel.astype(own["kernel"].dtype)}
             return call.module.clone(parent=None, name=None).apply({"params": updated}, x)
-        y, given = run(x), x
-        if dropout and call.train:
-            if call.key is None:
-                raise ValueError(f"LoRA at {call.path!r} has dropout={dropout}: give apply(..., train=True) a key")
-            kept = jax.random.bernoulli(rng.stream(call.key, f"lora/{call.path}"), 1 - dropout, x.shape)
-            given = jnp.where(kept, x / (1 - dropout), 0)
+        y, given = run(x), dropped(x, dropout, call, "LoRA")
         update = scale * (given @ params["a"].astype(y.dtype) @ params["b"].astype(y.dtype))
         if not magnitude:
             return y + update
@@ -170,7 +165,8 @@ def lora(
 
 def rank_and_scale(config: Mapping[str, Any], path: str) -> tuple[int, float]:
     """The rank of LoRA at a module and the factor of its update, from the adapter's config."""
-    rank, alpha = _first(config["ranks"], path, config["r"]), _first(config["alphas"], path, config["lora_alpha"])
+    rank = first_match(config["ranks"], path, config["r"])
+    alpha = first_match(config["alphas"], path, config["lora_alpha"])
     return rank, alpha / (rank**0.5 if config["use_rslora"] else rank)
 
 
@@ -201,7 +197,27 @@ def _updated(params: Params, own: Params, scale: float) -> Any:
     return own["kernel"] + scale * (params["a"] @ params["b"])
 
 
-def _first(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
+def dropped(x: Any, rate: float, call: Call, kind: str) -> Any:
+    """The x of an adapter, with dropout in training.
+
+    Args:
+      x: input of the module.
+      rate: probability with which an element is dropped.
+      call: the call of the module.
+      kind: name of the adapter, for errors and for its stream of random numbers.
+
+    Raises:
+      ValueError: when training without a key.
+    """
+    if not (rate and call.train):
+        return x
+    if call.key is None:
+        raise ValueError(f"{kind} at {call.path!r} has dropout={rate}: give apply(..., train=True) a key")
+    kept = jax.random.bernoulli(rng.stream(call.key, f"{kind.lower()}/{call.path}"), 1 - rate, x.shape)
+    return jnp.where(kept, x / (1 - rate), 0)
+
+
+def first_match(patterns: Mapping[str, Any], path: str, otherwise: Any) -> Any:
     """The value of the first pattern that matches the whole path."""
     return next((value for pattern, value in patterns.items() if re.fullmatch(pattern, path)), otherwise)
 

@@ -1,4 +1,4 @@
-"""LoHa's and LoKr's factors in PEFT's files, whose kernels are [out, in] or [out, in, height, width]."""
+"""LoHa's, LoKr's and AdaLoRA's factors in PEFT's files, whose kernels are [out, in] or [out, in, height, width]."""
 
 from math import prod
 from typing import Any
@@ -22,8 +22,10 @@ FACTORS = {
     "lokr_w2_a": "w2_b",
     "lokr_w2_b": "w2_a",
     "lokr_t2": "t",
+    "lora_A": "u",  # of AdaLoRA; LoRA's ends in `.weight`
+    "lora_B": "v",
 }
-_INPUTS, _OUTPUTS = ("a1", "a2", "w2_a"), ("b1", "b2", "w2_b")
+_INPUTS, _OUTPUTS = ("a1", "a2", "w2_a", "u"), ("b1", "b2", "w2_b")
 """Factors of the input, which hold the convolution's height and width if there is no core, and of the output."""
 
 KRONECKER = ("w1", "w1_a", "w1_b", "w2", "w2_a", "w2_b", "t")

@@ -41,6 +41,7 @@ CONFIGS = {
         "alpha_pattern": {"query": 5},
     },
     "dora": {"r": 2, "lora_alpha": 6, "target_modules": LAYERS, "use_dora": True},
+    "adalora_pruned": {"init_r": 3, "lora_alpha": 6, "target_modules": LAYERS, "total_step": 9},
     "loha": {
         "r": 2,
         "alpha": 6,
@@ -60,14 +61,19 @@ CONFIGS = {
     "vera": {"r": 6, "target_modules": LAYERS, "save_projection": True},
     "oft": {"oft_block_size": 4, "target_modules": ["query", "value"], "use_cayley_neumann": False},
     "oft_series": {"oft_block_size": 4, "target_modules": ["query", "value"]},
+    "fourierft": {"n_frequency": 50, "target_modules": LAYERS, "n_frequency_pattern": {"layer.1.output.dense": 70}},
+    "hra": {"r": 3, "target_modules": LAYERS},
     "ia3": {"target_modules": ["key", "output.dense"], "feedforward_modules": ["output.dense"]},
 }
 
 
 KINDS = {
+    "adalora_pruned": peft.AdaLoraConfig,
     "loha": peft.LoHaConfig,
     "lokr": peft.LoKrConfig,
     "ia3": peft.IA3Config,
+    "fourierft": peft.FourierFTConfig,
+    "hra": peft.HRAConfig,
     "vera": peft.VeraConfig,
     "oft": peft.OFTConfig,
     "oft_series": peft.OFTConfig,
@@ -103,8 +109,12 @@ def test_both_ways(kind, base, tmp_path):
     config = config_of(kind)
     theirs, draw = peft.get_peft_model(fresh(base), config).eval(), torch.Generator().manual_seed(0)
     for name, value in theirs.named_parameters():
-        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_")):
+        if any(part in name for part in ("lora_", "hada_", "lokr_", "ia3_", "vera_", "oft_", "fourierft_", "hra_")):
             value.data += 0.5 * torch.randn(value.shape, generator=draw)
+    if kind == "adalora_pruned":  # as its allocator does: some ranks off, and all of one layer
+        names = [name for name, _ in theirs.base_model.model.named_parameters() if "lora_E" in name]
+        config.rank_pattern = {name: [i % 3 > 0, i > 0, i % 2 > 0] for i, name in enumerate(names)}
+        theirs.base_model.rankallocator.mask_using_rank_pattern(theirs.base_model.model, config.rank_pattern)
     theirs.save_pretrained(tmp_path / "theirs")
     wanted, pretrained = logits(theirs), load(base)
     loaded = ours.load(tmp_path / "theirs", pretrained)
@@ -120,6 +130,10 @@ def test_both_ways(kind, base, tmp_path):
         modules = {path.rpartition("/")[0] for path in flatten(loaded.variables.params["backbone"]["adapter"])}
         for module in modules:
             assert rank_and_scale(same.adapter.config, module) == rank_and_scale(loaded.adapter.config, module)
+    if kind == "adalora_pruned":
+        pattern = json.loads((tmp_path / "ours" / "adapter_config.json").read_text())["rank_pattern"]
+        shapes = {np.shape(s)[0] for path, s in flatten(loaded.variables.params).items() if path.endswith("/s")}
+        assert shapes == {sum(left) for left in pattern.values()} == {0, 1, 2, 3}
     merged = ours.merge(loaded.variables, loaded.adapter)
     found = jax.jit(lambda v: forward(pretrained.network, train=False)(v, texts("bert"), None)[1])(merged)
     np.testing.assert_allclose(found, wanted, rtol=0, atol=2e-5)
@@ -303,6 +317,7 @@ def test_what_is_not_read_of_other_adapters_raises(base, tmp_path):
         ("loha", {"rank_dropout": 0.1}, "'rank_dropout': 0.1"),
         ("oft", {"coft": True}, "'coft': True"),
         ("oft", {"block_share": True}, "'block_share': True"),
+        ("hra", {"apply_GS": True}, "'apply_GS': True"),
         ("oft", {"oft_block_size": 0, "r": 2, "target_modules": ["query", "intermediate.dense"]}, None),
     ):
         folder = tmp_path / f"{kind}{said}"

@@ -43,6 +43,7 @@ def config_of(kind, family):
         "lora": lambda: peft.LoraConfig(**LORA, **at, **turned),
         "rslora": lambda: peft.LoraConfig(**LORA, **at, **turned, use_rslora=True),
         "dora": lambda: peft.LoraConfig(**LORA, **at, **turned, use_dora=True),
+        "adalora": lambda: peft.AdaLoraConfig(init_r=3, lora_alpha=6, total_step=9, **at, **turned),
         "ia3": lambda: peft.IA3Config(**IA3[family], **turned),
         "loha": lambda: peft.LoHaConfig(r=2, alpha=6, **at),
         "lokr": lambda: peft.LoKrConfig(r=2, alpha=6, **at),
@@ -120,9 +121,19 @@ def families(tmp_path_factory):
     )
 
 
-FAST = ("gpt2-lora", "gpt2-ia3", "gpt2-vera", "gpt2-prompt", "llama-oft", "llama-prefix", "bert-prompt", "vit-dora")
+FAST = (
+    "gpt2-lora",
+    "gpt2-adalora",
+    "gpt2-ia3",
+    "gpt2-vera",
+    "gpt2-prompt",
+    "llama-oft",
+    "llama-prefix",
+    "bert-prompt",
+    "vit-dora",
+)
 CASES = [
-    *(("gpt2", kind) for kind in ("lora", "rslora", "dora", "ia3", "vera", "prompt", "prefix")),
+    *(("gpt2", kind) for kind in ("lora", "rslora", "dora", "adalora", "ia3", "vera", "prompt", "prefix")),
     *(("llama", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft", "prompt", "prefix")),
     ("bert", "prompt"),
     *(("vit", kind) for kind in ("lora", "rslora", "dora", "loha", "lokr", "ia3", "vera", "oft")),
@@ -190,8 +201,11 @@ def test_what_peft_has_once_for_c_attn_raises_where_it_differs(families, tmp_pat
         (ours.ia3((), (".*/attention/key",)), "not at all of them"),
         (ours.ia3((".*/attention/query",), (".*/attention/key",)), "scales inputs here and outputs there"),
         (ours.prefix_tuning(2, ("block1/attention",)), "'block2/attention'. have no prefix"),
+        (ours.adalora(2, where), "values 's' that differ"),
         (ours.loha(2, where), "no LOHA of the layers of GPT-2"),
         (ours.lokr(2, where), "c_attn is 3 layers in jtl, and LoKr"),
+        (ours.hra(2, (".*/mlp/down",)), "no HRA of the layers of GPT-2"),
+        (ours.fourierft(2, where), "c_attn is 3 layers in jtl, and FourierFT"),
         (ours.lokr(2, where, alphas={".*/query": 3.0}), "c_attn is 3 layers in jtl, and LoKr"),
     ):
         _, variables = ours.attach(family.pretrained.network, family.pretrained.variables, adapter, jax.random.key(0))

@@ -26,8 +26,13 @@ def randomised(variables):
     return variables._replace(params=unflatten(flat))
 
 
+def runs(net, images=IMAGES):
+    """The network's output as a function of its variables, compiled once."""
+    return jax.jit(lambda v: net.apply(v, images, train=False)[0].output)
+
+
 def run(net, variables, images=IMAGES):
-    return np.asarray(jax.jit(lambda v: net.apply(v, images, train=False)[0].output)(variables))
+    return np.asarray(runs(net, images)(variables))
 
 
 def adapter_of(variables, path):
