@@ -27,8 +27,10 @@ def spa(
     """The alignment `λ · spa_loss` of a feature of `source` and the same feature of `target`.
 
     The structure of each domain is aligned, and no row of one with any of the other: so it is used together with an
-    adversarial alignment. The self-training of SPA is that of `atdoc`, and its whole objective
-    `adapt(net, alignments=[cdan(entropy=True), spa(), atdoc(rows, ...)])`.
+    adversarial alignment and with the self-training of `atdoc`, as in
+    `adapt(net, alignments=[cdan(entropy=True), spa(), atdoc(rows, ...)])`. In the authors' code the memory of `atdoc`
+    moves by a momentum, 0.3 in their command for Office-Home, where `atdoc` replaces what it stored; and the critic in
+    that command is that of `dann`, with weights of entropy.
 
     Args:
       weight: λ, a number or a function of the step.
@@ -77,7 +79,8 @@ def spa_loss(
     `n ∫₀¹ (F_s⁻¹(u) − F_t⁻¹(u))² du`, with F the distribution function of the eigenvalues and n the smaller number. The
     loss is 0 if a domain has no rows.
 
-    The authors' code has the singular values of `D⁻¹ A` in the place of its eigenvalues.
+    The authors' code has the singular values of `D⁻¹ A` in the place of its eigenvalues, and keeps negative cosines,
+    with which a sum D_ii can be 0 or negative.
 
     The gradient is that at fixed eigenvectors: exact where eigenvalues differ, and finite where they are equal.
 
