@@ -111,18 +111,21 @@ def spa_loss(
 
 def _spectrum(f: Array, kept: Array, similarity: str, width: float) -> tuple[Array, Array]:
     """The eigenvalues of `D^(−½) A D^(−½)`, 1 minus those of L, those of masked rows last; and how many there are."""
+    seen = kept[:, None] & kept[None]
     if similarity == "cosine":
         lengths = (f**2).sum(1)
         unit = f * jnp.where(lengths > 0, jax.lax.rsqrt(jnp.where(lengths > 0, lengths, 1.0)), 0.0)[:, None]
-        a = jnp.maximum(jnp.matmul(unit, unit.T, precision="highest"), 0.0)
+        a = jnp.where(seen, jnp.maximum(jnp.matmul(unit, unit.T, precision="highest"), 0.0), 0.0)
+        degree = a.sum(1)
+        scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1.0)), 0.0)
+        s = scale[:, None] * a * scale[None]
     else:
-        square = own_squared_distances(f)
-        a = jnp.exp(-jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0) / (2 * width**2))
-        a = jnp.where(jnp.eye(len(f), dtype=bool), 0.0, a)
-    a = jnp.where(kept[:, None] & kept[None], a, 0.0)
-    degree = a.sum(1)
-    scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1.0)), 0.0)
-    s = scale[:, None] * a * scale[None]
+        square, own = own_squared_distances(f), jnp.eye(len(f), dtype=bool)
+        a = -jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0) / (2 * width**2)
+        seen = seen & ~own
+        # Of logarithms, because A itself can underflow where D^(−½) A D^(−½) does not; a row alone has itself there.
+        degree = jax.nn.logsumexp(a, axis=1, where=seen | (own & ~seen.any(1)[:, None]))
+        s = jnp.where(seen, jnp.exp(jnp.where(seen, a - (degree[:, None] + degree[None]) / 2, 0.0)), 0.0)
     s = s + jnp.diag(jnp.where(kept, 0.0, 3.0).astype(s.dtype))  # above all eigenvalues of rows, which end at 1
     u = jnp.linalg.eigh(jax.lax.stop_gradient(s))[1]
     return (u * jnp.matmul(s, u, precision="highest")).sum(0), kept.sum()
