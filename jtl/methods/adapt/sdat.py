@@ -48,7 +48,8 @@ def sdat(
       how much larger it is there than at θ.
 
     Raises:
-      ValueError: for a radius that is not positive and finite; while tracing, for a name that no term has.
+      ValueError: for a radius that is not positive and finite, or no names; while tracing, for a name that no term has,
+        or parameters of whole numbers, as quantised ones, that `trainable` does not leave out.
 
     Example:
       >>> import jtl
@@ -58,10 +59,15 @@ def sdat(
     Rangwani et al., A Closer Look at Smoothness in Domain Adversarial Training, 2022, arXiv 2206.08213.
     """
     checked.positive(radius=radius)
+    if isinstance(terms, str) or not terms:
+        raise ValueError(f"sdat: terms={terms!r}: give one or several names, such as ('source',)")
     inner, mask = as_objective(objective), select(".*") if trainable is None else trainable
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         own, rest = split(params, mask)
+        whole = [path for path, a in flatten(own).items() if not jnp.issubdtype(a.dtype, jnp.inexact)]
+        if whole:
+            raise ValueError(f"sdat: {whole[0]!r} has whole numbers and no gradient; give the step's mask, trainable=")
 
         def at(own: Params) -> tuple[dict[str, Mean], Aux]:
             seen = merge(own, rest)

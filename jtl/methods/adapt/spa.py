@@ -27,8 +27,10 @@ def spa(
     """The alignment `λ · spa_loss` of a feature of `source` and the same feature of `target`.
 
     The structure of each domain is aligned, and no row of one with any of the other: so it is used together with an
-    adversarial alignment. The self-training of SPA is that of `atdoc`, and its whole objective
-    `adapt(net, alignments=[cdan(entropy=True), spa(), atdoc(rows, ...)])`.
+    adversarial alignment and with the self-training of `atdoc`, as in
+    `adapt(net, alignments=[cdan(entropy=True), spa(), atdoc(rows, ...)])`. In the authors' code the memory of `atdoc`
+    moves by a momentum, 0.3 in their command for Office-Home, where `atdoc` replaces what it stored; and the critic in
+    that command is that of `dann`, with weights of entropy.
 
     Args:
       weight: λ, a number or a function of the step.
@@ -77,7 +79,8 @@ def spa_loss(
     `n ∫₀¹ (F_s⁻¹(u) − F_t⁻¹(u))² du`, with F the distribution function of the eigenvalues and n the smaller number. The
     loss is 0 if a domain has no rows.
 
-    The authors' code has the singular values of `D⁻¹ A` in the place of its eigenvalues.
+    The authors' code has the singular values of `D⁻¹ A` in the place of its eigenvalues, and keeps negative cosines,
+    with which a sum D_ii can be 0 or negative.
 
     The gradient is that at fixed eigenvectors: exact where eigenvalues differ, and finite where they are equal.
 
@@ -108,18 +111,21 @@ def spa_loss(
 
 def _spectrum(f: Array, kept: Array, similarity: str, width: float) -> tuple[Array, Array]:
     """The eigenvalues of `D^(−½) A D^(−½)`, 1 minus those of L, those of masked rows last; and how many there are."""
+    seen = kept[:, None] & kept[None]
     if similarity == "cosine":
         lengths = (f**2).sum(1)
         unit = f * jnp.where(lengths > 0, jax.lax.rsqrt(jnp.where(lengths > 0, lengths, 1.0)), 0.0)[:, None]
-        a = jnp.maximum(jnp.matmul(unit, unit.T, precision="highest"), 0.0)
+        a = jnp.where(seen, jnp.maximum(jnp.matmul(unit, unit.T, precision="highest"), 0.0), 0.0)
+        degree = a.sum(1)
+        scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1.0)), 0.0)
+        s = scale[:, None] * a * scale[None]
     else:
-        square = own_squared_distances(f)
-        a = jnp.exp(-jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0) / (2 * width**2))
-        a = jnp.where(jnp.eye(len(f), dtype=bool), 0.0, a)
-    a = jnp.where(kept[:, None] & kept[None], a, 0.0)
-    degree = a.sum(1)
-    scale = jnp.where(degree > 0, jax.lax.rsqrt(jnp.where(degree > 0, degree, 1.0)), 0.0)
-    s = scale[:, None] * a * scale[None]
+        square, own = own_squared_distances(f), jnp.eye(len(f), dtype=bool)
+        a = -jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1.0)), 0.0) / (2 * width**2)
+        seen = seen & ~own
+        # Of logarithms, because A itself can underflow where D^(−½) A D^(−½) does not; a row alone has itself there.
+        degree = jax.nn.logsumexp(a, axis=1, where=seen | (own & ~seen.any(1)[:, None]))
+        s = jnp.where(seen, jnp.exp(jnp.where(seen, a - (degree[:, None] + degree[None]) / 2, 0.0)), 0.0)
     s = s + jnp.diag(jnp.where(kept, 0.0, 3.0).astype(s.dtype))  # above all eigenvalues of rows, which end at 1
     u = jnp.linalg.eigh(jax.lax.stop_gradient(s))[1]
     return (u * jnp.matmul(s, u, precision="highest")).sum(0), kept.sum()

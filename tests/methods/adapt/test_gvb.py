@@ -15,6 +15,7 @@ from jtl.metrics.accumulate import total
 from jtl.model import Variables
 from jtl.networks import network
 from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.train.step import make_step
 
 NET = network(backbone=dense(4), head=heads.bridged(3))
@@ -162,6 +163,21 @@ def test_masked_rows_reach_nothing_and_devices_and_predictions_are_those_of_one(
     after, alone = run(start, none)
     assert alone["critic_target"] == 0
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(after.params))
+
+
+def test_parts_of_a_batch_on_a_mesh_take_the_step_of_the_whole(key):
+    """Each part holds the same rows, so its means of weights are those of the whole."""
+    data = {d: {n: a[:16] for n, a in part.items()} for d, part in rows().items()}
+    twice = {d: {n: np.repeat(a, 2, axis=0) for n, a in part.items()} for d, part in data.items()}
+    objective, grid = adapt(NET, alignments=[gvb(NET, top(2), 0.5)]), mesh()
+    whole, parts = make_step(objective, optax.sgd(0.5)), make_step(objective, optax.sgd(0.5), microbatch=2)
+    start = whole.init(objective.init(key, data), key)
+    wanted, metrics = jax.jit(whole)(start, data)
+    run, state = jit_step(parts, start, grid)
+    found, others = run(state, put_batch(twice, grid))
+    assert largest_difference(jax.device_get(found.params), jax.device_get(wanted.params)) < 1e-6
+    for name in metrics:
+        np.testing.assert_allclose(others[name], metrics[name], rtol=1e-5, err_msg=name)
 
 
 def test_both_bridges_vanish_where_nothing_needs_them(key):

@@ -154,6 +154,12 @@ def test_what_does_not_fit_is_refused():
     for radius in (0.0, -1.0, np.nan):
         with pytest.raises(ValueError, match="radius="):
             sdat(quadratics, radius)
+    for terms in ((), "source"):
+        with pytest.raises(ValueError, match=r"sdat: terms=.* give one or several names"):
+            sdat(quadratics, terms=terms)
+    codes = {"a": {"w": jnp.ones(2)}, "b": {"codes": jnp.ones(3, jnp.int8)}}  # of a quantised kernel
+    with pytest.raises(ValueError, match=r"sdat: 'b/codes' has whole numbers .* trainable="):
+        sdat(quadratics, terms=("task",))(codes, {}, {}, None, 0)
     with pytest.raises(ValueError, match=r"no term 'source', only \['other', 'task', 'task/more'\]"):
         slope_of(sdat(quadratics), np.ones(5, np.float32))
     assert (climb({"a": jnp.zeros(3)}, 0.5)["a"] == 0).all()

@@ -38,6 +38,18 @@ def test_value_and_gradient_are_those_of_numpys_eigenvalues(similarity, rows):
     same_value_and_gradient(ours, expected, fs, ft)
 
 
+def test_similarities_may_be_too_small_for_float32():
+    """Four rows equally far apart have λ = 0, 4/3, 4/3, 4/3; two distant pairs have 0, 0, 2, 2."""
+    even, pairs = 500 * np.eye(4, dtype=np.float32), np.zeros((4, 4), np.float32)
+    pairs[:, 0] = 0, 600, 9000, 9600
+    assert not np.exp(np.float32(-600 / 4.5))
+    value, slopes = jax.jit(jax.value_and_grad(lambda a, b: spa_loss(a, b, similarity="exponential"), (0, 1)))(
+        even, pairs
+    )
+    np.testing.assert_allclose(value, np.sqrt(24 / 9), rtol=1e-5)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+
+
 def test_graphs_with_known_spectra():
     """k groups of equal rows, in directions that are orthogonal, are k parts: λ is 0 k times, and 1 for all others."""
     f, run = np.eye(4, dtype=np.float32), jax.jit(spa_loss)
