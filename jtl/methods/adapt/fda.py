@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from jtl import ops
 from jtl.checked import within
+from jtl.methods.terms import clean
 from jtl.methods.views import needs
 from jtl.objective import Objective, on
 from jtl.typing import Batch, Key
@@ -19,9 +19,13 @@ def fda(objective: Objective | Callable, beta: float, *, source: str = "source",
     """The objective on batches whose source images have the low-frequency amplitudes of target images.
 
     `x_s ← F⁻¹(M_β |F x_t| + (1 − M_β) |F x_s|, ∠F x_s)` for each channel, as in `fda_images`. Row i of the source gets
-    the amplitudes of row i of the target's rows that count, which start over if they are fewer. Labels stay. The images
-    are not clipped, so they may leave the range of their pixels. A target without rows changes nothing. Evaluation uses
-    another objective and is not affected.
+    the amplitudes of row i of the target's rows that count, which start over if they are fewer; microbatches, and the
+    devices of `pmap_step`, pair their own rows. Labels stay. A target whose rows are all masked changes nothing.
+    Evaluation uses another objective and is not affected.
+
+    Give pixels of one range, such as [0, 1], and normalise inside the network, with `jtl.preprocessed`. Normalised
+    images have means of either sign. Amplitudes have none, so such a source image would keep its own sign and could get
+    the opposite of the target's mean. The new images are not clipped, so they may leave the range.
 
     `augmented(fda(objective, beta), augment)` swaps the amplitudes of augmented images. For several β, average the
     predictions of networks that are trained with one each, as the paper does; its term on the target is
@@ -34,8 +38,8 @@ def fda(objective: Objective | Callable, beta: float, *, source: str = "source",
       target: the view that gives the amplitudes.
 
     Raises:
-      ValueError: for a β outside [0, 1]; while tracing, for a missing view, or views whose x are not images of floats,
-        of one size.
+      ValueError: for a β outside [0, 1]; while tracing, for a missing view, views whose x are not images of floats, of
+        one size, or a mask that does not fit.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -53,10 +57,9 @@ def fda(objective: Objective | Callable, beta: float, *, source: str = "source",
     def changed(batch: Batch, key: Key) -> dict[str, Any]:
         del key
         needs(batch, (source, target), "fda")
-        old, mask = batch[source]["x"], batch[target].get("mask")
-        styles = ops.without_masked(batch[target]["x"], mask)
+        old, styles = batch[source].get("x"), batch[target].get("x")
         _check(old, styles, (source, target))
-        kept = ops.kept(mask, len(styles))
+        styles, kept = clean(styles, batch[target].get("mask"))
         first = jnp.argsort(~kept)  # a stable sort: the rows that count, in their order
         styles = jnp.take(styles, first[jnp.arange(len(old)) % jnp.maximum(kept.sum(), 1)], axis=0)
         x = jnp.where(kept.any(), fda_images(old, styles, beta), old)
@@ -76,9 +79,9 @@ def fda_images(
     mean alone is swapped, and with β = 0 nothing. Where the source's amplitude is 0, its phase counts as 0.
 
     Args:
-      source: x_s.
+      source: x_s, pixels that are not normalised; see `fda`.
       target: x_t, one for each source image.
-      beta: β in [0, 1]; from 0.5 all amplitudes are swapped.
+      beta: β in [0, 1]; from 0.5 all amplitudes of a square image are swapped.
 
     Returns:
       Images in the dtype of the source.
@@ -120,6 +123,9 @@ def _check(source: Any, target: Any, names: tuple[str, str]) -> None:
     for name, x in zip(names, (source, target), strict=True):
         if not hasattr(x, "dtype") or jnp.ndim(x) != 4 or not jnp.issubdtype(x.dtype, jnp.floating):
             kind = f"{x.dtype} {jnp.shape(x)}" if hasattr(x, "dtype") else type(x).__name__
-            raise ValueError(f"fda: x of {name!r} is {kind}; give images of floats [batch, height, width, channels]")
+            raise ValueError(
+                f"fda: x of {name!r} is {kind}; give images of floats [batch, height, width, channels], and divide"
+                " integers by 255 first"
+            )
     if source.shape[1:] != target.shape[1:]:
         raise ValueError(f"fda: images of {source.shape[1:]} and {target.shape[1:]}: give both domains one size")

@@ -18,9 +18,9 @@ def minent(
 ) -> Objective:
     """The alignment `λ mean_i ρ(H(p_i) / log C)` over pixels i, `H(p) = −Σ_c p_c log p_c`; ρ(h) = h without `eta`.
 
-    With `eta` it is the term of FDA, `ρ(h) = (h² + 0.001²)^η`: for η > 0.5 pixels near the greatest entropy have the
-    largest gradients, unlike those of the plain entropy. The pixels are those of the network's output, which is not
-    resized to the image.
+    With `eta` it is the term of FDA, `ρ(h) = (h² + 0.001²)^η`: for η > 0.5 its slope `ρ'(h)` grows with h, so uncertain
+    pixels weigh more than in the plain entropy. The pixels are those of the network's output, which is not resized to
+    the image.
 
     Args:
       weight: λ, a number or a function of the step; 0.001 is ADVENT's, and FDA has 0.005.

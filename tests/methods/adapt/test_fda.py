@@ -101,5 +101,9 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="fda needs a view 'target'"):
         seen({"source": {"x": x}})
     for bad, said in ((x[0], "float32"), ((255 * x).astype(np.uint8), "uint8"), ({"image": x}, "dict")):
-        with pytest.raises(ValueError, match=f"x of 'source' is {said}.*give images of floats"):
+        with pytest.raises(ValueError, match=f"x of 'source' is {said}.*give images.* divide integers by 255"):
             seen({"source": {"x": bad}, "target": {"x": x}})
+    with pytest.raises(ValueError, match="x of 'target' is NoneType"):
+        seen({"source": {"x": x}, "target": {"y": x}})
+    with pytest.raises(ValueError, match=r"mask of shape \(2,\) does not fit 3 rows"):
+        seen({"source": {"x": x}, "target": {"x": x, "mask": np.ones(2, bool)}})
