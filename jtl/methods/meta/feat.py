@@ -27,10 +27,12 @@ class SetToSet(nn.Module):
     """`Ψ(z) = LayerNorm(z + W_o softmax(z W_q (z W_k)ᵀ / √d) z W_v + b)`, one head of attention over the rows of a set.
 
     Args:
-      dropout: probability of dropping a weight of the attention, and an entry of what is added to z.
+      dropout: probability of dropping an entry of what is added to z.
+      attention_dropout: probability of dropping a weight of the attention.
     """
 
     dropout: float = 0.5
+    attention_dropout: float = 0.1
 
     @nn.compact
     def __call__(self, x: Float[Array, "rows features"], seen: Bool[Array, "rows rows"], train: bool) -> Array:
@@ -41,20 +43,23 @@ class SetToSet(nn.Module):
             return nn.Dense(width, use_bias=bias, kernel_init=nn.initializers.glorot_normal(), name=name)
 
         q, k, v = (layer(name)(x)[None, :, None] for name in ("query", "key", "value"))
-        drawn = self.make_rng("dropout") if train and self.dropout else None
-        found = attend(q, k, v, seen[None, None], self.dropout, drawn)[0, :, 0]
+        drawn = self.make_rng("dropout") if train and self.attention_dropout else None
+        found = attend(q, k, v, seen[None, None], self.attention_dropout, drawn)[0, :, 0]
         found = nn.Dropout(self.dropout, deterministic=not train)(layer("projection", bias=True)(found))
         return LayerNorm(1e-5, name="norm")(found + x)
 
 
-def feat(*, temperature: float = 64.0, dropout: float = 0.5, reads: Reads = "pooled") -> Model:
+def feat(
+    *, temperature: float = 64.0, dropout: float = 0.5, attention_dropout: float = 0.1, reads: Reads = "pooled"
+) -> Model:
     """Logits `−‖Ψ(c)_k − z‖² / τ`, c the class means of the support set and Ψ attention over the classes.
 
     Use it with `memorise`, and train it with `jtl.meta` on episodes, from a backbone that was trained to classify.
 
     Args:
       temperature: τ; the authors take 32 or 64 for the features of their networks.
-      dropout: probability of dropping in training.
+      dropout: probability of dropping, in training, an entry of what the attention adds to a mean.
+      attention_dropout: probability of dropping a weight of the attention; 0.1 in the authors' code.
       reads: which features are compared.
 
     Raises:
@@ -69,8 +74,8 @@ def feat(*, temperature: float = 64.0, dropout: float = 0.5, reads: Reads = "poo
     Ye et al., Few-Shot Learning via Embedding Adaptation with Set-to-Set Functions, 2018, arXiv 1812.03664.
     """
     positive(temperature=temperature)
-    within("[0, 1)", dropout=dropout)
-    module = SetToSet(dropout)
+    within("[0, 1)", dropout=dropout, attention_dropout=attention_dropout)
+    module = SetToSet(dropout, attention_dropout)
 
     def init(key: Key, x: Any) -> Variables:
         one = jnp.zeros((1, x.shape[-1]))
@@ -93,6 +98,7 @@ def set_contrast(
     weight: float = 0.1,
     temperature: float = 64.0,
     dropout: float = 0.5,
+    attention_dropout: float = 0.1,
     metrics: Mapping[str, Callable] = ACCURACY,
 ) -> Objective:
     """The judge of FEAT in training: `ℓ + λ CE(y, −‖z − m_k‖² / τ)`, the mean over support and query set together.
@@ -106,6 +112,7 @@ def set_contrast(
       weight: λ; the authors take 0.01 to 1.
       temperature: τ; the authors take 16 to 64.
       dropout: as in `feat`.
+      attention_dropout: as in `feat`.
       metrics: as in `jtl.finetune`.
 
     Raises:
@@ -121,8 +128,9 @@ def set_contrast(
     """
     positive(temperature=temperature)
     within("[0, inf)", weight=weight)
-    within("[0, 1)", dropout=dropout)
-    module, head, inner = SetToSet(dropout), head_of(net), finetune(net, loss, metrics=metrics)
+    within("[0, 1)", dropout=dropout, attention_dropout=attention_dropout)
+    head, inner = head_of(net), finetune(net, loss, metrics=metrics)
+    module = SetToSet(dropout, attention_dropout)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         own, aux = inner(params, stats, batch, key, step)
