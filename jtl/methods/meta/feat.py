@@ -15,7 +15,7 @@ from jtl.methods.finetune.finetune import ACCURACY, finetune
 from jtl.methods.meta.memory import MEMBER, SUPPORT, memory_of, present
 from jtl.methods.meta.prototypes import head_of
 from jtl.methods.terms import clean, squared_distances
-from jtl.metrics.accumulate import as_terms, mean
+from jtl.metrics.accumulate import as_terms, element_weights, mean
 from jtl.model import Model, Variables
 from jtl.nn.attention import attend
 from jtl.nn.layer_norm import LayerNorm
@@ -104,7 +104,8 @@ def set_contrast(
     """The judge of FEAT in training: `ℓ + λ CE(y, −‖z − m_k‖² / τ)`, the mean over support and query set together.
 
     m_k is the mean of Ψ(Z_k), Z_k all examples of class k in both sets: what the attention makes of the examples of a
-    class stays near that class and far from the others. Evaluate with `jtl.evaluation(net)`.
+    class stays near that class and far from the others. Both means count each example by its mask and its weight.
+    Evaluate with `jtl.evaluation(net)`.
 
     Args:
       net: a network whose head is `feat(...)`.
@@ -135,8 +136,11 @@ def set_contrast(
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
         own, aux = inner(params, stats, batch, key, step)
         support, member = memory_of(params[head])
-        z, kept = clean(aux.outputs["read"], batch.get("mask"))
+        weights = element_weights(batch["y"].shape, batch.get("mask"), batch.get("weights"))
+        z, kept = clean(aux.outputs["read"], weights)
         label = jax.nn.one_hot(batch["y"], member.shape[1], dtype=member.dtype)
+        if weights is not None:
+            label = label * weights[:, None].astype(label.dtype)
         rows = jnp.concatenate([support, z.astype(support.dtype)])
         belongs = jnp.concatenate([member, jnp.where(kept[:, None], label, 0)])
         same = belongs @ belongs.T > 0

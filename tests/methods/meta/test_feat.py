@@ -69,7 +69,7 @@ def test_logits_are_distances_to_means_that_attend_to_each_other(case):
 
 @pytest.mark.parametrize("left_out", [0, 1])
 def test_the_regulariser_is_over_both_sets_of_each_class(case, left_out):
-    """In value; a masked query, NaN or not, is as if absent."""
+    """In value; a masked query, NaN or not, is as if absent, and so is one of weight 0."""
     run, head, support, query, z, q, _ = case
     kept = np.arange(9) < 9 - left_out
     rows, y = np.concatenate([z, q[kept]]), np.concatenate([support["y"], query["y"][kept]])
@@ -77,10 +77,11 @@ def test_the_regulariser_is_over_both_sets_of_each_class(case, left_out):
     logits = -((rows[:, None] - m) ** 2).sum(-1) / 3
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y])
     with jax.enable_x64(True):
-        found = run({**query, "x": np.where(kept[:, None], query["x"], np.nan), "mask": kept})[3]
-        found = {name: float(value) for name, value in found.items()}
-    assert found["set_contrast"] == pytest.approx(0.3 * expected, rel=1e-6)
-    assert found["supervised"] == pytest.approx(found["plain"], rel=1e-12)
+        masked = run({**query, "x": np.where(kept[:, None], query["x"], np.nan), "mask": kept})[3]
+        light = run({**query, "mask": np.ones(9, bool), "weights": kept.astype(float)})[3]
+    for found in (masked, light):
+        assert float(found["set_contrast"]) == pytest.approx(0.3 * expected, rel=1e-6)
+        assert float(found["supervised"]) == pytest.approx(float(found["plain"]), rel=1e-12)
 
 
 def test_episodes_train_the_attention(key):
