@@ -91,7 +91,7 @@ def information_maximised(
         above = known * part(member, ps, z) + some * part(labels, pq, q)
         below = known * member.sum(0) + some * labels.sum(0)
         moved = above / jnp.where(below > 0, below, 1)[:, None]
-        return jnp.where((below > 0)[:, None], moved, w), None
+        return jnp.where((below > 0)[:, None], moved, w).astype(w.dtype), None
 
     return log_p(q, jax.lax.scan(step, means, None, steps)[0])
 

@@ -81,7 +81,7 @@ def laplacian_shot(
 
     def step(log: Array, _: None) -> tuple[Array, None]:
         pull = jnp.matmul(w, jnp.exp(log), precision="highest")
-        return jax.nn.log_softmax(near + strength * pull), None
+        return jax.nn.log_softmax((near + strength * pull).astype(log.dtype)), None
 
     return jax.lax.scan(step, jax.nn.log_softmax(near), None, steps)[0]
 

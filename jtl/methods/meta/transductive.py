@@ -113,8 +113,12 @@ def task_of(
     q, kept = clean(queries, query_mask)
     if q.ndim != 2 or q.shape[1] != z.shape[1]:
         raise ValueError(f"queries of shape {q.shape} do not fit a support set of shape {z.shape}")
+    q = q.astype(z.dtype)
     if centre is not None:
-        z, q = z - jnp.asarray(centre)[None], q - jnp.asarray(centre)[None]
+        middle = jnp.asarray(centre).astype(z.dtype)
+        if middle.shape != z.shape[1:]:
+            raise ValueError(f"centre of shape {middle.shape} does not fit a support set of shape {z.shape}")
+        z, q = z - middle[None], q - middle[None]
     if normalise:
         z, q = unit(z), unit(q)
     used = ~(member.sum(1) <= 0)
