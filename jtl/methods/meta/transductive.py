@@ -89,7 +89,7 @@ class Task(NamedTuple):
       member: the weight of each row in each class.
       queries: features, with zeros in masked rows.
       kept: which queries count.
-      means: the mean of each class.
+      means: the mean of each class; 0 for an absent one.
       present: which classes have support; all if none has.
     """
 
@@ -126,6 +126,12 @@ def task_of(
     counts = member.sum(0)
     found = (counts > 0) | ~(counts > 0).any()
     return Task(z, member, q, kept, member.T @ z / jnp.maximum(counts, 1e-30)[:, None], found)
+
+
+def from_middle(task: Task) -> Task:
+    """The task with its origin at the mean of the classes' means, because squares of long features lose digits."""
+    middle = task.means.sum(0)[None] / task.present.sum()  # the mean of an absent class is 0
+    return task._replace(support=task.support - middle, queries=task.queries - middle, means=task.means - middle)
 
 
 def labelled(
