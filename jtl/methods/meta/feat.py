@@ -118,7 +118,7 @@ def set_contrast(
 
     Raises:
       ValueError: for numbers out of range, or a network that does not have exactly one head; when called, without a
-        memory.
+        memory or for another head.
 
     Example:
       >>> import jtl
@@ -134,6 +134,8 @@ def set_contrast(
     module = SetToSet(dropout, attention_dropout)
 
     def run(params: Params, stats: Stats, batch: Batch, key: Key | None, step: Any) -> tuple[Any, Aux]:
+        if "projection" not in params.get(head, {}):
+            raise ValueError(f"the head {head!r} holds {sorted(params.get(head, {}))}: this judge is for feat(...)")
         own, aux = inner(params, stats, batch, key, step)
         support, member = memory_of(params[head])
         weights = element_weights(batch["y"].shape, batch.get("mask"), batch.get("weights"))

@@ -131,3 +131,5 @@ def test_bad_numbers_are_refused():
                 make(**{name: 1.0})
     with pytest.raises(ValueError, match=r"weight=-1"):
         set_contrast(net, weight=-1.0)
+    with pytest.raises(ValueError, match=r"the head 'head' holds \['support'\]: this judge is for feat"):
+        set_contrast(net)({"head": {"support": 0}}, {}, {}, None, 0)
