@@ -35,6 +35,7 @@ PUBLISHED = [
     (finetuning.stoch_norm, {"p": 0.5}),
     (finetuning.supervised_contrastive, {"temperature": 0.07}),
     (jtl.learners.calibrated, {"power": 0.5, "nearest": 2, "dispersion": 0.21, "samples": 750, "penalty": 1.0}),
+    (jtl.learners.feat, {"temperature": 64.0, "dropout": 0.5, "attention_dropout": 0.1}),
     (jtl.learners.information_maximised, {"temperature": 15.0, "supervised": 0.1, "conditional": 0.1, "steps": 150}),
     (jtl.learners.laplacian_shot, {"strength": 1.0, "neighbours": 2, "steps": 20}),
     (jtl.weight_schedule, {"gain": 10.0}),

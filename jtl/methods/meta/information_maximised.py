@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, Shaped
 
 from jtl.checked import positive, whole, within
-from jtl.methods.meta.transductive import task_of
+from jtl.methods.meta.transductive import from_middle, task_of
 from jtl.methods.terms import squared_distances
 
 
@@ -72,7 +72,7 @@ def information_maximised(
     whole(0, steps=steps)
     positive(temperature=temperature)
     within("[0, inf)", supervised=supervised, conditional=conditional, balance=balance)
-    task = task_of(support, y, queries, way, weights, query_mask, centre, normalise)
+    task = from_middle(task_of(support, y, queries, way, weights, query_mask, centre, normalise))
     z, member, q, kept, means, present = task
     here, there = member.sum(1)[:, None], kept[:, None]
     known, some = supervised / (1 + conditional), here.sum() / jnp.maximum(kept.sum(), 1)
@@ -91,7 +91,7 @@ def information_maximised(
         above = known * part(member, ps, z) + some * part(labels, pq, q)
         below = known * member.sum(0) + some * labels.sum(0)
         moved = above / jnp.where(below > 0, below, 1)[:, None]
-        return jnp.where((below > 0)[:, None], moved, w), None
+        return jnp.where((below > 0)[:, None], moved, w).astype(w.dtype), None
 
     return log_p(q, jax.lax.scan(step, means, None, steps)[0])
 

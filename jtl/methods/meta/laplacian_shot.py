@@ -8,7 +8,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer, Shaped
 
 from jtl.checked import whole, within
 from jtl.methods.meta.memory import unit
-from jtl.methods.meta.transductive import Task, task_of
+from jtl.methods.meta.transductive import Task, from_middle, task_of
 from jtl.methods.terms import own_squared_distances, squared_distances
 
 SHARPNESS = 10.0
@@ -74,14 +74,13 @@ def laplacian_shot(
     whole(0, steps=steps)
     within("[0, inf)", strength=strength)
     task = task_of(support, y, queries, way, weights, query_mask, centre, normalise)
-    if rectified:
-        task = _rectified(task)
+    task = from_middle(_rectified(task) if rectified else task)
     near = jnp.where(task.present[None], -squared_distances(task.queries, task.means), -jnp.inf)
     w = neighbours_of(task.queries, task.kept, neighbours)
 
     def step(log: Array, _: None) -> tuple[Array, None]:
         pull = jnp.matmul(w, jnp.exp(log), precision="highest")
-        return jax.nn.log_softmax(near + strength * pull), None
+        return jax.nn.log_softmax((near + strength * pull).astype(log.dtype)), None
 
     return jax.lax.scan(step, jax.nn.log_softmax(near), None, steps)[0]
 

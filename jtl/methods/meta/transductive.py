@@ -89,7 +89,7 @@ class Task(NamedTuple):
       member: the weight of each row in each class.
       queries: features, with zeros in masked rows.
       kept: which queries count.
-      means: the mean of each class.
+      means: the mean of each class; 0 for an absent one.
       present: which classes have support; all if none has.
     """
 
@@ -113,8 +113,12 @@ def task_of(
     q, kept = clean(queries, query_mask)
     if q.ndim != 2 or q.shape[1] != z.shape[1]:
         raise ValueError(f"queries of shape {q.shape} do not fit a support set of shape {z.shape}")
+    q = q.astype(z.dtype)
     if centre is not None:
-        z, q = z - jnp.asarray(centre)[None], q - jnp.asarray(centre)[None]
+        middle = jnp.asarray(centre).astype(z.dtype)
+        if middle.shape != z.shape[1:]:
+            raise ValueError(f"centre of shape {middle.shape} does not fit a support set of shape {z.shape}")
+        z, q = z - middle[None], q - middle[None]
     if normalise:
         z, q = unit(z), unit(q)
     used = ~(member.sum(1) <= 0)
@@ -122,6 +126,12 @@ def task_of(
     counts = member.sum(0)
     found = (counts > 0) | ~(counts > 0).any()
     return Task(z, member, q, kept, member.T @ z / jnp.maximum(counts, 1e-30)[:, None], found)
+
+
+def from_middle(task: Task) -> Task:
+    """The task with its origin at the mean of the classes' means, because squares of long features lose digits."""
+    middle = task.means.sum(0)[None] / task.present.sum()  # the mean of an absent class is 0
+    return task._replace(support=task.support - middle, queries=task.queries - middle, means=task.means - middle)
 
 
 def labelled(

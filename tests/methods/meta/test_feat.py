@@ -3,13 +3,14 @@
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from few_shot import few_shot, tasks_of
 from nets import dense
 
 from jtl.methods.finetune.finetune import finetune
-from jtl.methods.meta.feat import feat, set_contrast
+from jtl.methods.meta.feat import SetToSet, feat, set_contrast
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.memory import memorise
 from jtl.metrics.accumulate import total
@@ -24,14 +25,14 @@ def case():
     """A task of 6 examples and 9 queries, its network without dropout, its variables with a memory, and features."""
     with jax.enable_x64(True):
         key = jax.random.key(0)
-        net = network(backbone=dense(6), head=feat(temperature=2.0, dropout=0.0))
+        net = network(backbone=dense(6), head=feat(temperature=2.0, dropout=0.0, attention_dropout=0.0))
         rows = few_shot(tasks=1)
         support, query = (tasks_of(rows[part])[0] for part in ("support", "query"))
         support["y"], query["y"] = (np.arange(n, dtype=np.int32) % WAY for n in (6, 9))
         draw = np.random.default_rng(0)
         shapes = jax.eval_shape(net.init, key, support["x"])
         start = jax.tree.map(lambda a: 0.5 * draw.normal(size=a.shape), shapes)  # biases and scales are no 0 and 1
-        judge, plain = set_contrast(net, weight=0.3, temperature=3.0, dropout=0.0), finetune(net)
+        judge, plain = set_contrast(net, weight=0.3, temperature=3.0, dropout=0.0, attention_dropout=0.0), finetune(net)
 
         @jax.jit
         def run(query):
@@ -68,7 +69,7 @@ def test_logits_are_distances_to_means_that_attend_to_each_other(case):
 
 @pytest.mark.parametrize("left_out", [0, 1])
 def test_the_regulariser_is_over_both_sets_of_each_class(case, left_out):
-    """In value; a masked query, NaN or not, is as if absent."""
+    """In value; a masked query, NaN or not, is as if absent, and so is one of weight 0."""
     run, head, support, query, z, q, _ = case
     kept = np.arange(9) < 9 - left_out
     rows, y = np.concatenate([z, q[kept]]), np.concatenate([support["y"], query["y"][kept]])
@@ -76,10 +77,11 @@ def test_the_regulariser_is_over_both_sets_of_each_class(case, left_out):
     logits = -((rows[:, None] - m) ** 2).sum(-1) / 3
     expected = np.mean(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(y)), y])
     with jax.enable_x64(True):
-        found = run({**query, "x": np.where(kept[:, None], query["x"], np.nan), "mask": kept})[3]
-        found = {name: float(value) for name, value in found.items()}
-    assert found["set_contrast"] == pytest.approx(0.3 * expected, rel=1e-6)
-    assert found["supervised"] == pytest.approx(found["plain"], rel=1e-12)
+        masked = run({**query, "x": np.where(kept[:, None], query["x"], np.nan), "mask": kept})[3]
+        light = run({**query, "mask": np.ones(9, bool), "weights": kept.astype(float)})[3]
+    for found in (masked, light):
+        assert float(found["set_contrast"]) == pytest.approx(0.3 * expected, rel=1e-6)
+        assert float(found["supervised"]) == pytest.approx(float(found["plain"]), rel=1e-12)
 
 
 def test_episodes_train_the_attention(key):
@@ -104,12 +106,30 @@ def test_episodes_train_the_attention(key):
     assert all(np.isfinite(a).all() for a in jax.tree.leaves(run(rows, key)))
 
 
+def test_weights_of_the_attention_are_dropped_at_their_own_rate(key):
+    """A row alone has one weight; without it the row is only normalised."""
+    module, row, seen = SetToSet(dropout=0.0, attention_dropout=0.1), jnp.arange(4.0)[None], jnp.ones((1, 1), bool)
+    variables = module.init(key, row, seen, train=False)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        return module.apply(variables, row, seen, train=True, rngs={"dropout": key})
+
+    alone = np.asarray((row - row.mean()) / row.std())
+    dropped = np.abs(np.asarray(run(jax.random.split(key, 1000))) - alone).max((1, 2)) < 1e-4
+    assert 0.06 < dropped.mean() < 0.14
+
+
 def test_bad_numbers_are_refused():
     net = network(backbone=dense(6), head=feat())
     for make in (feat, partial(set_contrast, net)):
         with pytest.raises(ValueError, match="temperature=0"):
             make(temperature=0.0)
-        with pytest.raises(ValueError, match="dropout=1"):
-            make(dropout=1.0)
+        for name in ("dropout", "attention_dropout"):
+            with pytest.raises(ValueError, match=f"{name}=1"):
+                make(**{name: 1.0})
     with pytest.raises(ValueError, match=r"weight=-1"):
         set_contrast(net, weight=-1.0)
+    with pytest.raises(ValueError, match=r"the head 'head' holds \['support'\]: this judge is for feat"):
+        set_contrast(net)({"head": {"support": 0}}, {}, {}, None, 0)

@@ -290,3 +290,23 @@ def test_what_does_not_fit_is_refused(task):
         METHODS["laplacian"](z, y, q, way=WAY, weights=np.ones(5))
     with refused(match="Type-check|does not fit 9 rows"):
         METHODS["laplacian"](z, y, q, way=WAY, query_mask=np.ones(8))
+    for centre in (np.ones(1), np.ones((1, 4))):
+        with refused(match=r"Type-check|centre of shape \(1.* does not fit"):
+            METHODS["laplacian"](z, y, q, way=WAY, centre=centre)
+
+
+@pytest.mark.parametrize("method", [laplacian_shot, partial(information_maximised, temperature=1.0, steps=5)])
+def test_an_offset_of_all_features_changes_nothing_in_float32(task, method):
+    call = jax.jit(partial(method, way=4, normalise=False))  # and one class is absent
+
+    def at(offset):
+        z, q = ((task[n] + offset).astype(np.float32) for n in "zq")
+        return np.exp(call(z, task["y"], q))
+
+    np.testing.assert_allclose(at(1024), at(0), atol=2e-3)
+
+
+def test_features_and_numbers_of_other_precisions_are_taken(task):
+    z, q, number = task["z"].astype(np.float32), task["q"], np.float64(0.7)
+    for method in (partial(laplacian_shot, strength=number), partial(information_maximised, supervised=number)):
+        assert jax.eval_shape(partial(method, way=WAY, centre=np.ones(4)), z, task["y"], q).dtype == np.float32
