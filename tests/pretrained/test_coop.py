@@ -103,7 +103,7 @@ def test_a_context_of_words_starts_as_the_zero_shot_classifier_and_ends_as_one(c
     trained = draw.normal(size=shape).astype(np.float32)
     after = logits(learned, x, context=trained)
     assert np.abs(after - wanted).max() > 1e-3 * np.abs(wanted).max()
-    again = zero_shot(clip, texts(), learned.labels, context=trained)
+    again = zero_shot(clip, texts(), learned.labels, context=trained.tolist())
     close(logits(again, x), after, 1e-5, "trained")
     assert (again.labels, sorted(again.variables.params["head"])) == (("ant", "bee", "wasp"), ["out"])
     shapes = jax.eval_shape(learned.network.init, jax.random.key(0), x)
@@ -135,6 +135,12 @@ def other(x):
     return {**x, "ids": ids}
 
 
+def adapted(clip):
+    """With LoRA on both towers, which a tower alone would lose."""
+    adapter = jtl.peft.lora(1, (".*/query",))
+    return clip._replace(variables=jtl.peft.attach(clip.network, clip.variables, adapter, jax.random.key(0))[1])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -143,6 +149,7 @@ def other(x):
         (lambda clip, x: coop(clip, x, 4), "count=4 of"),
         (lambda clip, x: coop(clip, other(x), 3), r"the first 3 tokens differ .* as \[5, 9, 20\] and \[5, 4, 20\]"),
         (lambda clip, x: coop(clip, x, 3, ("ant",)), "1 labels"),
+        (lambda clip, x: zero_shot(adapted(clip), x), "towers have adapters: give variables=jtl.peft.merge"),
         (lambda clip, x: coop(clip, {n: a[None] for n, a in x.items()}, 3), r"ids of shape \(1, 3, 9\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((3, 7))), r"a context of shape \(3, 7\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((2, 3, 16))), r"a context of shape \(2, 3, 16\)"),
