@@ -1,5 +1,7 @@
 """CoOp against transformers' text towers, in whose embedding layer torch puts the same context."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from loading import channels_first, close, images
 import jtl
 from jtl.pretrained.coop import coop
 from jtl.pretrained.load import load
+from jtl.pretrained.save import save_description
 from jtl.pretrained.zero_shot import zero_shot
 
 COUNT, CLASSES, RATE = 3, 3, 10.0
@@ -150,6 +153,10 @@ def adapted(clip):
         (lambda clip, x: coop(clip, other(x), 3), r"the first 3 tokens differ .* as \[5, 9, 20\] and \[5, 4, 20\]"),
         (lambda clip, x: coop(clip, x, 3, ("ant",)), "1 labels"),
         (lambda clip, x: zero_shot(adapted(clip), x), "towers have adapters: give variables=jtl.peft.merge"),
+        (
+            lambda clip, x: save_description(Path("none"), coop(clip, x, 3)),
+            r"head of \['context', 'log_scale', 'text'\]",
+        ),
         (lambda clip, x: coop(clip, {n: a[None] for n, a in x.items()}, 3), r"ids of shape \(1, 3, 9\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((3, 7))), r"a context of shape \(3, 7\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((2, 3, 16))), r"a context of shape \(2, 3, 16\)"),
