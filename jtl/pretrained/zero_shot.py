@@ -77,7 +77,7 @@ def zero_shot(
         count = "no labels" if labels is None else f"{len(labels)} labels"
         raise ValueError(f"ids of shape {ids.shape} and {count}: give [classes, (templates,) tokens], a label for each")
     if context is not None:
-        check_context(text, texts, jnp.shape(context))
+        check_context(text, texts, np.shape(context))
         context = jnp.asarray(context)
     flat = {name: jnp.asarray(a).reshape(-1, ids.shape[-1]) for name, a in texts.items()}
 

@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import TypeCheckError
 from made import blobs
 
 import jtl
 from jtl.finetuning import tip_adapter, tip_cache, tip_search
+from jtl.methods.finetune.on_features import checked_labels
 
 ALPHA, BETA, ROWS = 1.3, 4.5, 9
 DRAW = np.random.default_rng(3)
@@ -155,9 +157,9 @@ def test_features_of_zeros_have_finite_gradients():
         (lambda p: tip_cache(HEAD, X, Y[:3]), "9 rows of features and 3"),
         (lambda p: tip_cache(HEAD, X, Y, weights=-WEIGHTS), "not negative"),
         (lambda p: tip_cache(p, X, Y), r"a head of \['keys', 'out', 'values'\]"),
-        (lambda p: tip_cache(jtl.Variables(HEAD, {}), X, Y), "a head of Variables"),
-        (lambda p: tip_cache(HEAD, X, Y + 0.5), "float32: give integers"),
-        (lambda p: tip_cache(HEAD, X, Y[:, None]), r"labels of shape \(9, 1\)"),
+        (lambda p: tip_cache(jtl.Variables(HEAD, {}), X, Y), "Variables"),
+        (lambda p: checked_labels(Y + 0.5, 3), "float32: give integers"),
+        (lambda p: checked_labels(Y[:, None], 3), r"labels of shape \(9, 1\)"),
         (lambda p: tip_search(HEAD, HELD, HELD_Y, (1.0,), (1.0,)), r"has no \['keys', 'values'\]"),
         (lambda p: tip_search({**p, "keys": p["keys"] * np.nan}, HELD, HELD_Y, (1.0,), (1.0,)), "not finite, or too"),
         (lambda p: tip_search(p, HELD, HELD_Y, (), (1.0,)), "at least one of each"),
@@ -168,5 +170,5 @@ def test_features_of_zeros_have_finite_gradients():
     ],
 )
 def test_mistakes_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeCheckError), match=message):
         call(tip_cache(HEAD, X, Y))
