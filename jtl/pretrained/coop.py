@@ -36,7 +36,8 @@ def coop(
     first M words of each text, after CLIP's start token, and the rest of the text is the name of the class. To train
     them alone, use `make_step(..., trainable=jtl.select("head/context"))`. The text tower runs on all texts in every
     step, and in every microbatch. Once trained, `zero_shot(loaded, texts, labels, context=...)` makes an ordinary
-    linear head of the context, which needs no text tower, can be saved, and may have other classes.
+    linear head of the context, which needs no text tower, can be saved, and may have other classes. It takes both
+    towers from `loaded`: if more than the context was trained, put that into `loaded.variables` first.
 
     Args:
       loaded: the result of `jtl.load` for CLIP or SigLIP.

@@ -135,7 +135,8 @@ def save_description(folder: Path, pretrained: Pretrained) -> None:
       pretrained: the network; only the shapes of its parameters are used.
 
     Raises:
-      ValueError: if the folder holds the description of another network, or the labels do not fit the head.
+      ValueError: if the folder holds the description of another network, the labels do not fit the head, or it is
+        another head than a linear one, such as CoOp's.
     """
     family = FAMILIES[pretrained.config.model_type]
     pretrained = pretrained._replace(config=with_reads(pretrained.config, pretrained.head.reads))
@@ -175,8 +176,12 @@ def _tensors(params: Any, stats: Any, table: Sequence[Rule], format: str) -> dic
 
 
 def _labels(pretrained: Pretrained, params: Mapping[str, Any]) -> tuple[str, ...] | None:
-    labels = pretrained.labels
-    count = params["head"]["out"]["kernel"].shape[-1] if params["head"] else 0
+    labels, head = pretrained.labels, params["head"]
+    if head and "out" not in head:
+        raise ValueError(
+            f"a head of {sorted(head)}: jtl.load describes linear heads alone, of 'out'; leave network= out"
+        )
+    count = head["out"]["kernel"].shape[-1] if head else 0
     if labels is not None and count and len(labels) != count:
         raise ValueError(f"{len(labels)} labels for a head of {count} classes: {labels[:5]}")
     return labels if count else None

@@ -9,7 +9,7 @@ import numpy as np
 
 from jtl import heads
 from jtl.backbones.registry import FAMILIES, Config
-from jtl.model import Variables
+from jtl.model import ADAPTER, Variables
 from jtl.nn.two_towers import unit
 from jtl.pretrained.context import check_context, text_embeddings
 from jtl.pretrained.load import Pretrained
@@ -23,7 +23,7 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
       loaded: the result of `jtl.load` for both towers, possibly with `variables` replaced by trained ones.
 
     Raises:
-      ValueError: for a network without two towers.
+      ValueError: for a network without two towers, or variables with adapters, which are to be merged first.
 
     Example:
       >>> import jtl
@@ -33,6 +33,8 @@ def towers(loaded: Pretrained) -> tuple[Pretrained, Pretrained]:
     params = loaded.variables.params["backbone"]
     if not {"image", "text"} <= set(params):
         raise ValueError(f"a {loaded.config.model_type} has no two towers; load a CLIP or a SigLIP model")
+    if ADAPTER in params:
+        raise ValueError("the towers have adapters: give variables=jtl.peft.merge(variables, adapter)")
     config: Any = loaded.config
     return (
         _alone(loaded, config.vision_config, params["image"])._replace(preprocessing=loaded.preprocessing),
@@ -75,7 +77,8 @@ def zero_shot(
         count = "no labels" if labels is None else f"{len(labels)} labels"
         raise ValueError(f"ids of shape {ids.shape} and {count}: give [classes, (templates,) tokens], a label for each")
     if context is not None:
-        check_context(text, texts, jnp.shape(context))
+        check_context(text, texts, np.shape(context))
+        context = jnp.asarray(context)
     flat = {name: jnp.asarray(a).reshape(-1, ids.shape[-1]) for name, a in texts.items()}
 
     def embeddings(params: Params, x: Any, context: Any) -> jax.Array:

@@ -1,5 +1,7 @@
 """CoOp against transformers' text towers, in whose embedding layer torch puts the same context."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +13,7 @@ from loading import channels_first, close, images
 import jtl
 from jtl.pretrained.coop import coop
 from jtl.pretrained.load import load
+from jtl.pretrained.save import save_description
 from jtl.pretrained.zero_shot import zero_shot
 
 COUNT, CLASSES, RATE = 3, 3, 10.0
@@ -51,14 +54,14 @@ def theirs(torch, net, x, context):
     more = {"attention_mask": words["mask"]} if "mask" in words else {}
     out = net(input_ids=words["ids"], pixel_values=channels_first(x), **more)
     hook.remove()
-    return out.logits_per_image
+    return out
 
 
 @pytest.mark.parametrize(("kind", "class_specific"), [("clip", False), ("siglip", True)])
 def test_logits_and_steps_are_those_of_transformers_tower(kind, class_specific, tmp_path):
-    """Logits, and two steps of SGD on the context alone; all other parameters keep their bits.
+    """Logits, and two steps of SGD on the context alone; all other parameters of the head keep their bits.
 
-    The frozen text tower runs without the dropout of its config.
+    The steps are on features, which is lighter. The frozen text tower runs without the dropout of its config.
     """
     torch = pytest.importorskip("torch", reason="torch is the reference; it is installed for Python 3.11 only")
     pytest.importorskip("transformers")
@@ -72,21 +75,24 @@ def test_logits_and_steps_are_those_of_transformers_tower(kind, class_specific, 
     context = torch.tensor(np.array(learned.variables.params["head"]["context"]), requires_grad=True)
     assert context.shape[:-1] == ((CLASSES, COUNT) if class_specific else (COUNT,))
     with torch.no_grad():
-        close(logits(learned, x), theirs(torch, net, x, context), 1e-5, "logits")
-    step = jtl.make_step(jtl.finetune(learned.network), optax.sgd(RATE), trainable=jtl.select("head/context"))
-    start = jax.tree.map(jnp.array, learned.variables)
+        out = theirs(torch, net, x, context)
+    close(logits(learned, x), out.logits_per_image, 1e-5, "logits")
+    light = jtl.network(backbone=jtl.backbones.identity(), head=learned.head)
+    step = jtl.make_step(jtl.finetune(light), optax.sgd(RATE), trainable=jtl.select("head/context"))
+    start = jtl.Variables({"backbone": {}, "head": jax.tree.map(jnp.array, learned.variables.params["head"])}, {})
     state = step.init(start, jax.random.key(0))
     optimizer = torch.optim.SGD([context], lr=RATE)
     for _ in range(2):
-        state, _ = step(state, {"x": x, "y": y})
+        state, _ = step(state, {"x": out.image_embeds.numpy(), "y": y})
         optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(theirs(torch, net, x, context), torch.tensor(y)).backward()
+        now = theirs(torch, net, x, context).logits_per_image
+        torch.nn.functional.cross_entropy(now, torch.tensor(y)).backward()
         optimizer.step()
-    found, before = (jtl.flatten(v.params) for v in (jtl.variables(state), learned.variables))
-    moved = context.detach().numpy() - before["head/context"]
+    found, before = (jtl.flatten(v.params["head"]) for v in (jtl.variables(state), learned.variables))
+    moved = context.detach().numpy() - before["context"]
     assert np.abs(moved).max() > 0.02
-    close(found["head/context"] - before["head/context"], moved, 1e-4, "context")
-    for path in before.keys() - {"head/context"}:
+    close(found["context"] - before["context"], moved, 1e-4, "context")
+    for path in before.keys() - {"context"}:
         np.testing.assert_array_equal(found[path], before[path], err_msg=path)
 
 
@@ -100,7 +106,7 @@ def test_a_context_of_words_starts_as_the_zero_shot_classifier_and_ends_as_one(c
     trained = draw.normal(size=shape).astype(np.float32)
     after = logits(learned, x, context=trained)
     assert np.abs(after - wanted).max() > 1e-3 * np.abs(wanted).max()
-    again = zero_shot(clip, texts(), learned.labels, context=trained)
+    again = zero_shot(clip, texts(), learned.labels, context=trained.tolist())
     close(logits(again, x), after, 1e-5, "trained")
     assert (again.labels, sorted(again.variables.params["head"])) == (("ant", "bee", "wasp"), ["out"])
     shapes = jax.eval_shape(learned.network.init, jax.random.key(0), x)
@@ -132,6 +138,12 @@ def other(x):
     return {**x, "ids": ids}
 
 
+def adapted(clip):
+    """With LoRA on both towers, which a tower alone would lose."""
+    adapter = jtl.peft.lora(1, (".*/query",))
+    return clip._replace(variables=jtl.peft.attach(clip.network, clip.variables, adapter, jax.random.key(0))[1])
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -140,6 +152,11 @@ def other(x):
         (lambda clip, x: coop(clip, x, 4), "count=4 of"),
         (lambda clip, x: coop(clip, other(x), 3), r"the first 3 tokens differ .* as \[5, 9, 20\] and \[5, 4, 20\]"),
         (lambda clip, x: coop(clip, x, 3, ("ant",)), "1 labels"),
+        (lambda clip, x: zero_shot(adapted(clip), x), "towers have adapters: give variables=jtl.peft.merge"),
+        (
+            lambda clip, x: save_description(Path("none"), coop(clip, x, 3)),
+            r"head of \['context', 'log_scale', 'text'\]",
+        ),
         (lambda clip, x: coop(clip, {n: a[None] for n, a in x.items()}, 3), r"ids of shape \(1, 3, 9\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((3, 7))), r"a context of shape \(3, 7\)"),
         (lambda clip, x: zero_shot(clip, x, context=np.zeros((2, 3, 16))), r"a context of shape \(2, 3, 16\)"),

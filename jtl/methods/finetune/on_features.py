@@ -211,9 +211,11 @@ def checked_labels(y: Any, classes: int) -> Array:
     """Returns the labels as an array.
 
     Raises:
-      ValueError: for labels outside [0, classes).
+      ValueError: for labels that are not integers, [examples], or lie outside [0, classes).
     """
     y = jnp.asarray(y)
+    if y.ndim != 1 or jnp.issubdtype(y.dtype, jnp.inexact):
+        raise ValueError(f"labels of shape {y.shape} and dtype {y.dtype}: give integers, [examples]")
     if classes < 1:
         raise ValueError(f"classes={classes}: it is at least 1")
     if y.size and (int(y.min()) < 0 or int(y.max()) >= classes):

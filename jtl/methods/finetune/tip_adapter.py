@@ -1,6 +1,6 @@
 """Tip-Adapter: a cache of a few labelled features beside a classifier that is made of texts."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -73,11 +73,8 @@ def tip_adapter(alpha: float, beta: float, *, reads: Reads = "pooled") -> Model:
 
     def apply(variables: Variables, x: Any, *, train: bool, key: Key | None = None) -> tuple[Output, Stats]:
         del train, key
-        missing = sorted({"keys", "out", "values"} - set(variables.params))
-        if missing:
-            raise ValueError(f"the head of Tip-Adapter has no {missing}: give it the parameters of tip_cache")
         params, x = variables.params, jnp.asarray(x)
-        _check_width(params, x)
+        _check(params, x)
         return _linear(params, x) + alpha * _cached(params, _affinity(params, x), beta), variables.stats
 
     def init(key: Key, x: Any) -> Variables:
@@ -122,14 +119,15 @@ def tip_cache(
 
     Zhang et al., Tip-Adapter, 2022, arXiv 2207.09519.
     """
-    kernel = head.get("out", {}).get("kernel")
-    if jnp.ndim(kernel) != 2 or set(head) != {"out"}:
-        raise ValueError(f"a head of {sorted(head)}: give the parameters of a linear one, {{'out': {{'kernel', ...}}}}")
+    if not isinstance(head, Mapping) or set(head) != {"out"} or jnp.ndim(head["out"].get("kernel")) != 2:
+        given = sorted(head) if isinstance(head, Mapping) else type(head).__name__
+        raise ValueError(f"a head of {given}: give the parameters of a linear one, {{'out': {{'kernel', ...}}}}")
+    kernel = head["out"]["kernel"]
     x, y = checked_examples(x), checked_labels(y, kernel.shape[1])
     check_lengths(x, y)
     s = jnp.asarray(checked_weights(weights, len(x)), x.dtype)
     found = {"out": head["out"], "keys": unit_rows(x), "values": s[:, None] * jax.nn.one_hot(y, kernel.shape[1])}
-    _check_width(found, x)
+    _check(found, x)
     return found
 
 
@@ -146,7 +144,8 @@ def tip_search(
     """Chooses α and β of `tip_adapter`: those of the highest accuracy on validation examples.
 
     Of equally accurate pairs it takes the one of the lowest cross-entropy, because few examples have few accuracies; of
-    equal ones the smallest α, then the smallest β. For Tip-Adapter-F, search again with the trained parameters.
+    equal ones the smallest α, then the smallest β. It takes no pair whose cross-entropy is not finite. For
+    Tip-Adapter-F, search again with the trained parameters.
 
     Args:
       params: the parameters of the head, of `tip_cache` or after training.
@@ -159,8 +158,9 @@ def tip_search(
       chunk: number of examples to process at once; the result does not depend on it.
 
     Raises:
-      ValueError: for no α or no β, one that is negative or not finite, labels or weights out of range, features that
-        are not finite, or lengths or widths that differ.
+      ValueError: for no α or no β, one that is negative or not finite, parameters without a cache, labels or weights
+        out of range, features that are not finite, lengths or widths that differ, or no pair with a finite
+        cross-entropy.
 
     Example:
       >>> import jax.numpy as jnp, jtl
@@ -178,9 +178,10 @@ def tip_search(
         raise ValueError(f"alphas={alphas}, betas={betas}: give at least one of each")
     within("[0, inf)", **each("alphas", alphas), **each("betas", betas))
     whole(1, chunk=chunk)
-    x, y = checked_examples(x), checked_labels(y, params["values"].shape[1])
+    x = checked_examples(x)
+    _check(params, x)
+    y = checked_labels(y, params["values"].shape[1])
     check_lengths(x, y)
-    _check_width(params, x)
     s, kind = checked_weights(weights, len(x)), x.dtype
     sums = np.zeros((2, len(alphas), len(betas)))
     for start in range(0, len(x), chunk):
@@ -188,11 +189,12 @@ def tip_search(
         rows = x[part], y[part], jnp.asarray(s[part], kind)
         sums += np.asarray(_sums(params, *rows, jnp.asarray(alphas, kind), jnp.asarray(betas, kind)), np.float64)
     accuracies, losses = sums / s.sum()
+    finite = np.isfinite(losses)
+    if not finite.any():
+        raise ValueError("no α and β give a finite cross-entropy: the head's parameters are not finite, or too large")
     order = sorted(np.ndindex(*losses.shape), key=lambda at: (alphas[at[0]], betas[at[1]]))
-    best = min(
-        (at for at in order if accuracies[at] >= accuracies.max() - EQUAL),
-        key=lambda at: (np.isnan(losses[at]), losses[at]),
-    )
+    least = accuracies[finite].max() - EQUAL
+    best = min((at for at in order if finite[at] and accuracies[at] >= least), key=lambda at: losses[at])
     return TipSearch(alphas[best[0]], betas[best[1]], accuracies, losses)
 
 
@@ -227,7 +229,10 @@ def _cached(params: Params, affinity: Array, beta: Any) -> Array:
     return jnp.exp(-beta * (1 - affinity)) @ params["values"]
 
 
-def _check_width(params: Params, x: Array) -> None:
+def _check(params: Params, x: Array) -> None:
+    missing = sorted({"keys", "out", "values"} - set(params))
+    if missing:
+        raise ValueError(f"the head of Tip-Adapter has no {missing}: give it the parameters of tip_cache")
     widths = {"keys": params["keys"].shape[1], "out/kernel": params["out"]["kernel"].shape[0]}
     if any(width != x.shape[-1] for width in widths.values()):
         raise ValueError(f"features of width {x.shape[-1]}, and a head of {widths}: they must be the same")

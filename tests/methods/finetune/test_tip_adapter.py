@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jaxtyping import TypeCheckError
 from made import blobs
 
 import jtl
 from jtl.finetuning import tip_adapter, tip_cache, tip_search
+from jtl.methods.finetune.on_features import checked_labels
 
 ALPHA, BETA, ROWS = 1.3, 4.5, 9
 DRAW = np.random.default_rng(3)
@@ -127,6 +129,16 @@ def test_of_equal_pairs_the_smallest_and_of_equal_accuracies_the_lowest_loss():
     assert alone.alpha == 6.0
 
 
+def test_the_search_takes_no_pair_that_overflows():
+    """Keys of trained length let exp(−β (1 − u Kᵀ)) overflow, and infinity times the 0 of a label is NaN."""
+    params = tip_cache(HEAD, X, Y)
+    long = {**params, "keys": 3000 * params["keys"]}
+    found = tip_search(long, HELD, 0 * HELD_Y, (1.0,), (9.0, 0.0))  # argmax of NaN is class 0
+    assert np.isnan(found.losses).tolist() == [[True, False]]
+    assert found.accuracies[0, 0] > found.accuracies[0, 1]
+    assert found.beta == 0.0
+
+
 def test_features_of_zeros_have_finite_gradients():
     params = tip_cache(HEAD, X, Y)
     slopes = jax.grad(lambda p, x: (run(p, x) ** 2).sum(), (0, 1))(params, jnp.zeros((2, 5)))
@@ -145,6 +157,11 @@ def test_features_of_zeros_have_finite_gradients():
         (lambda p: tip_cache(HEAD, X, Y[:3]), "9 rows of features and 3"),
         (lambda p: tip_cache(HEAD, X, Y, weights=-WEIGHTS), "not negative"),
         (lambda p: tip_cache(p, X, Y), r"a head of \['keys', 'out', 'values'\]"),
+        (lambda p: tip_cache(jtl.Variables(HEAD, {}), X, Y), "Variables"),
+        (lambda p: checked_labels(Y + 0.5, 3), "float32: give integers"),
+        (lambda p: checked_labels(Y[:, None], 3), r"labels of shape \(9, 1\)"),
+        (lambda p: tip_search(HEAD, HELD, HELD_Y, (1.0,), (1.0,)), r"has no \['keys', 'values'\]"),
+        (lambda p: tip_search({**p, "keys": p["keys"] * np.nan}, HELD, HELD_Y, (1.0,), (1.0,)), "not finite, or too"),
         (lambda p: tip_search(p, HELD, HELD_Y, (), (1.0,)), "at least one of each"),
         (lambda p: tip_search(p, HELD, HELD_Y, (1.0,), (1.0, -2.0)), r"betas\[1\]=-2.0"),
         (lambda p: tip_search(p, HELD, HELD_Y + 1, (1.0,), (1.0,)), r"lie in \[1, 3\]"),
@@ -153,5 +170,5 @@ def test_features_of_zeros_have_finite_gradients():
     ],
 )
 def test_mistakes_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeCheckError), match=message):
         call(tip_cache(HEAD, X, Y))
