@@ -13,7 +13,7 @@ from jtl.train.average import Average, average_add, average_finish, average_star
 from jtl.train.evaluate import evaluator
 from jtl.train.loss_valley import Valley, ValleyRule, valley_add, valley_average, valley_start
 from jtl.train.refresh import Refresh
-from jtl.train.state import State
+from jtl.train.state import State, unshared
 
 
 class Swad(NamedTuple):
@@ -140,7 +140,7 @@ def swad(
         loss = run(Variables(state.params, state.stats), data, key=state.key)["loss"]
         valley = valley_add(own.valley, own.segment, loss, int(state.step), rule)
         own = own._replace(segment=average_start(own.segment.mean), valley=valley)
-        return state._replace(opt=tuple(own if i == place else opt for i, opt in enumerate(state.opt)))
+        return unshared(state._replace(opt=tuple(own if i == place else opt for i, opt in enumerate(state.opt))))
 
     def finish(state: State) -> Chosen:
         state = validated(state)

@@ -160,6 +160,13 @@ def test_a_run_averages_the_weights_of_every_step_of_the_valley(key):
     np.testing.assert_allclose(variables.params["w"], -np.arange(10, 22).mean(), rtol=1e-6)
     np.testing.assert_array_equal(variables.params["fixed"], 1)
     assert float(state.params["w"]) == -31  # the run is that without an average
+    averaging, step, own = begun(key, optimum=1)
+    run = jax.jit(step, donate_argnums=0)
+    for number in range(8):
+        own = averaging.refresh.run(own) if number % 3 == 0 else own
+        own, _ = run(own, Rows()[number])
+    assert averaging.finish(own)[1:] == (3, 8)
+    assert run._cache_size() == 1
     averaging, state = taken(key, 31, overfit=6)
     variables, start, end = averaging.finish(state)  # the last three steps belong to it, and the 31st alone too
     assert (start, end) == (9, 31)
