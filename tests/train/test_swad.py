@@ -225,6 +225,10 @@ def test_what_does_not_fit_is_refused(key):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             swad(told, Rows(), **{"every": 2, name: value})
     averaging, _, state = begun(key)
+    with pytest.raises(TypeError, match="tx='adam' is no optimizer"):
+        averaging.optimizer("adam")
+    with pytest.raises(ValueError, match="schedule_free trains at y"):
+        begun(key, optax.chain(optax.clip(1.0), optax.contrib.schedule_free_sgd(0.1)))
     with pytest.raises(ValueError, match="found no start in 0 validations"):
         averaging.finish(state)
     for tx in (optax.sgd(1.0), optax.chain(averaging.optimizer(optax.sgd(1.0)))):
