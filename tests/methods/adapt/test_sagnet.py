@@ -127,6 +127,10 @@ def test_what_does_not_fit_is_refused():
         alignments.sagnet(network(backbone=dense(8), first=top(3), second=top(3)), top(3), NAMES)
     with pytest.raises(ValueError, match=r"name='head' is that of a part of the network, \['backbone', 'head'\]"):
         jax.eval_shape(lambda: alignments.sagnet(NET, top(3), NAMES, name="head").init(KEY, ROWS))
+    wide = alignments.sagnet(NET, top(4), NAMES)
+    variables = jax.eval_shape(lambda: wide.init(KEY, ROWS))
+    with pytest.raises(ValueError, match=r"style: s gives \(32, 4\) and the head \(32, 3\)"):
+        jax.eval_shape(lambda v: wide(v.params, {}, ROWS, KEY, 0)[0], variables)
     narrow = alignments.sagnet(network(backbone=dense(1), head=top(3)), top(3), NAMES)
     variables = jax.eval_shape(lambda: narrow.init(KEY, ROWS))
     with pytest.raises(ValueError, match="style: the head reads 1 entry per row; one has no variance"):
