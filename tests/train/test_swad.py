@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused(key):
         with pytest.raises(ValueError, match=f"{name}={value}"):
             swad(told, Rows(), **{"every": 2, name: value})
     averaging, _, state = begun(key)
-    with pytest.raises(TypeError, match="tx='adam' is no optimizer"):
+    with pytest.raises(TypeError, match="adam"):
         averaging.optimizer("adam")
     with pytest.raises(ValueError, match="schedule_free trains at y"):
         begun(key, optax.chain(optax.clip(1.0), optax.contrib.schedule_free_sgd(0.1)))
