@@ -160,8 +160,11 @@ def _followed(valley: Valley, segment: Average, loss: float, step: int, overfit:
 def _merged(a: Average, b: Average) -> Average:
     """The average of the weights of both."""
     taken = a.taken + b.taken
-    share = b.taken / jnp.maximum(taken, 1)
-    return Average(taken, jax.tree.map(lambda m, n: m + (n - m) * share.astype(m.dtype), a.mean, b.mean))
+
+    def of_both(m: Array, n: Array) -> Array:
+        return m + (n - m) * (b.taken.astype(m.dtype) / jnp.maximum(taken, 1).astype(m.dtype))
+
+    return Average(taken, jax.tree.map(of_both, a.mean, b.mean))
 
 
 def _whole(number: Any) -> Array:

@@ -13,15 +13,17 @@ from jtl.train.average import Average, average_add, average_finish, average_star
 from jtl.train.evaluate import evaluator
 from jtl.train.loss_valley import Valley, ValleyRule, valley_add, valley_average, valley_start
 from jtl.train.refresh import Refresh
-from jtl.train.state import State
+from jtl.train.schedule_free import schedule_free_averages
+from jtl.train.state import State, unshared
+from jtl.train.turns import groups_of
 
 
 class Swad(NamedTuple):
     """The three parts of `swad`.
 
     Args:
-      optimizer: `optimizer(tx) -> tx`: averages the weights of all steps. Its argument is the optimizer of the
-        parameters to average, with all that is chained behind it.
+      optimizer: `optimizer(tx) -> tx`: averages the weights after each of its updates, of which turns may take several
+        in a step. Its argument is the optimizer of the parameters to average, with all that is chained behind it.
       refresh: for `fit(refresh=...)`; it validates.
       finish: `finish(state) -> Chosen`, after the run.
     """
@@ -79,9 +81,9 @@ def swad(
     All of this is in the state of the optimizer, so a resumed run ends with the same bits. It holds `max(N_s, 2) + 1`
     averages of the trained parameters in float32, for any N_e. The run itself goes on to its last step.
 
-    This is the paper's rule, but that a valley without an end leaves out what is above l. For N_e > N_s, as in its
-    experiments, the authors' code also averages weights before `t_s`, if all losses since then are at most l, and it
-    counts those from the validation before `t_s` to `t_s` twice.
+    This is the paper's rule, but that `θ_{t_s}` itself is left out, as in the authors' code, and so is what is above l
+    in a valley without an end. For N_e > N_s, as in its experiments, the authors' code also averages weights before
+    `t_s`, if all losses since then are at most l, and it counts those from the validation before `t_s` to `t_s` twice.
 
     The average has other running statistics than any of its weights: after `finish`, call
     `jtl.train.refreshed_statistics` if the network has BatchNorm whose statistics move.
@@ -96,12 +98,14 @@ def swad(
 
     Returns:
       The optimizer's wrapper, the refresh of `fit` and the function that ends it. `refresh.run(state)` serves a loop of
-      one's own. `finish` also validates the steps after the last validation, and it raises a ValueError if the loss
-      still fell at the end of the run, because there is no start then.
+      one's own; after a `pmap_step` it takes the `unreplicated` state. `finish` also validates the steps after the last
+      validation, and it raises a ValueError if the loss still fell at the end of the run, because there is no start
+      then.
 
     Raises:
-      ValueError: for numbers out of range; in a run, if not exactly one of its optimizers is from `optimizer`, and for
-        a validation loss that is negative or not finite.
+      ValueError: for numbers out of range; at the step's `init`, for a schedule-free optimizer; in a run, if not
+        exactly one of its optimizers is from `optimizer`, and for a validation loss that is negative or not finite.
+      TypeError: for an argument of `optimizer` that is no optimizer.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl, optax
@@ -122,8 +126,16 @@ def swad(
     rule, run = ValleyRule(int(optimum), int(overfit), float(tolerance)), evaluator(objective)
 
     def optimizer(tx: optax.GradientTransformation) -> optax.GradientTransformation:
+        ((tx,), _) = groups_of(tx, None)
+
         def init(params: Any) -> Averaging:
-            return Averaging(tx.init(params), average_start(params), valley_start(params, rule))
+            inner = tx.init(params)
+            if schedule_free_averages(inner, params):
+                raise ValueError(
+                    "swad: optax.contrib.schedule_free trains at y and is evaluated at an average x of its own; SWAD"
+                    " would average y: give a plain optimizer"
+                )
+            return Averaging(inner, average_start(params), valley_start(params, rule))
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
             updates, inner = tx.update(updates, state.inner, params, **_taken(tx, extra))
@@ -140,7 +152,7 @@ def swad(
         loss = run(Variables(state.params, state.stats), data, key=state.key)["loss"]
         valley = valley_add(own.valley, own.segment, loss, int(state.step), rule)
         own = own._replace(segment=average_start(own.segment.mean), valley=valley)
-        return state._replace(opt=tuple(own if i == place else opt for i, opt in enumerate(state.opt)))
+        return unshared(state._replace(opt=tuple(own if i == place else opt for i, opt in enumerate(state.opt))))
 
     def finish(state: State) -> Chosen:
         state = validated(state)

@@ -13,11 +13,16 @@ from jtl.typing import Key
 
 
 def beside(net: Model, model: Model, name: str) -> Callable[[Key, Any], Variables]:
-    """The `init(key, x)` of a network and of a model on its features, whose variables are stored under `name`."""
+    """The `init(key, x)` of a network and of a model on its features, whose variables are stored under `name`.
+
+    Its `init` raises a ValueError for the name of a part of the network, whose parameters both would share.
+    """
     own = named(model, name)
 
     def init(key: Key, x: Any) -> Variables:
         made = net.init(key, x)
+        if name in made.params:
+            raise ValueError(f"name={name!r} is that of a part of the network, {sorted(made.params)}: give another")
         features = jax.eval_shape(lambda v, x: net.apply(v, x, train=False)[0].features, made, x)
         more = own(key, read_by(model, features, x))
         return Variables({**made.params, **more.params}, {**made.stats, **more.stats})

@@ -68,7 +68,7 @@ def sagnet(
     Raises:
       ValueError: for no domains, a weight that is negative or not finite, or a network with other heads than one; while
         tracing, for a domain that is missing or has no labels of classes, a head that reads no vector of two entries or
-        more, or an s without logits.
+        more, or an s whose logits are not as many as the head's; at `init`, for a name that a part of the network has.
 
     Example:
       >>> import jtl
@@ -101,8 +101,10 @@ def sagnet(
         z, _ = called(head, of_head, params, mixed)
         told, after = called(style, name, params, jax.lax.stop_gradient(other))
         against, _ = called(style, name, jax.lax.stop_gradient(params), other)
-        if told.ndim != 2:
-            raise ValueError(f"{name}: s gives {told.shape}; it must give logits [batch, classes]")
+        if told.ndim != 2 or told.shape != z.shape:
+            raise ValueError(
+                f"{name}: s gives {told.shape} and the head {z.shape}; both must be logits [batch, classes]"
+            )
         wide = against.astype(jnp.promote_types(against.dtype, jnp.float32))
         values = -jax.nn.log_softmax(wide).mean(1)
         terms = {

@@ -1,18 +1,17 @@
 """RSC against DomainBed's masks in NumPy, for a head with a hidden layer; masked rows, parts of a batch, devices."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from nets import batch, dense, largest_difference, top
+from nets import batch, dense, top
 
 from jtl import alignments, heads, losses
 from jtl.methods.adapt.rsc import quantile
 from jtl.metrics.accumulate import total
 from jtl.networks import network
 from jtl.reads import whole
-from jtl.train.parallel.pmap import pmap_step, replicated, split_batch, unreplicated
+from jtl.train.parallel.pmap import pmap_step, replicated, split_batch
 from jtl.train.step import make_step
 
 KEY = jax.random.key(0)
@@ -21,7 +20,8 @@ NET = network(backbone=dense(8), head=heads.mlp(3, (6,)))
 ROWS = {n: batch(n=16, seed=i, masked=True) | {"weights": np.arange(16) % 3 + 0.5} for i, n in enumerate(NAMES)}
 VARIABLES = NET.init(KEY, ROWS["a"]["x"])
 VARIABLES.params["backbone"]["layer0"]["bias"] += 2.0  # few entries are 0, because muting these changes nothing
-OBJECTIVE = alignments.rsc(NET, NAMES)
+SHARES = (0.4, 0.25)
+OBJECTIVE = alignments.rsc(NET, NAMES, feature_share=SHARES[0], batch_share=SHARES[1])
 
 
 def rows_that_count(rows):
@@ -30,7 +30,7 @@ def rows_that_count(rows):
     return (np.concatenate([part[field][kept[n]] for n, part in rows.items()]) for field in ("x", "y", "weights"))
 
 
-def by_hand(params, rows, of_entries, of_rows):
+def by_hand(params, rows):
     """The loss, and the mask of each row, 1 where an entry is left; of these rows alone."""
     x, y, w = rows_that_count(rows)
     p = jax.tree.map(lambda a: np.asarray(a, np.float64), params)
@@ -47,9 +47,9 @@ def by_hand(params, rows, of_entries, of_rows):
     z, on = logits(f)
     # In float32, as in DomainBed: 0.6666666666666667 of 21 is above 14 in float64.
     g = ((on * out["kernel"][:, y].T) @ hidden["kernel"].T).astype(np.float32)
-    left = g < np.percentile(g, (1 - of_entries) * 100, axis=1)[:, None]
+    left = g < np.percentile(g, (1 - SHARES[0]) * 100, axis=1)[:, None]
     lost = (softmax(z)[mine, y] - softmax(logits(f * left)[0])[mine, y]).astype(np.float32)
-    left = left | (lost < np.percentile(lost, (1 - of_rows) * 100))[:, None]
+    left = left | (lost < np.percentile(lost, (1 - SHARES[1]) * 100))[:, None]
     values = -np.log(softmax(logits(f * left)[0])[mine, y])
     return np.average(values, weights=w), left
 
@@ -64,14 +64,9 @@ run = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
 def test_value_and_gradient_are_those_of_numpys_masks():
     (value, metrics), slopes = run(VARIABLES.params, ROWS)
-    wanted, left = by_hand(VARIABLES.params, ROWS, 1 / 3, 1 / 3)
+    wanted, left = by_hand(VARIABLES.params, ROWS)
     np.testing.assert_allclose(value, wanted, rtol=1e-5)
-    assert sorted((~left).sum(1)) == [0] * 22 + [3] * 11
-    other = alignments.rsc(NET, NAMES, feature_share=0.5, batch_share=0.0)  # one row, the quantile itself
-    wanted, few = by_hand(VARIABLES.params, ROWS, 0.5, 0.0)
-    assert sorted((~few).sum(1)) == [0] * 32 + [4]
-    found = jax.jit(lambda params, rows: other.loss(params, {}, rows, KEY, 0)[0]["rsc"].value)(VARIABLES.params, ROWS)
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    assert sorted((~left).sum(1)) == [0] * 24 + [3] * 9  # of these nine, one is the quantile itself
     x, y, w = rows_that_count(ROWS)
 
     def plain(params):
@@ -80,7 +75,8 @@ def test_value_and_gradient_are_those_of_numpys_masks():
         z = jax.nn.relu(f @ hidden["kernel"] + hidden["bias"][None]) @ out["kernel"] + out["bias"][None]
         return (w * losses.cross_entropy(z, y)).sum() / w.sum()
 
-    assert largest_difference(slopes, jax.grad(plain)(VARIABLES.params)) < 1e-6
+    wanted = jax.jit(jax.grad(plain))(VARIABLES.params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), slopes, wanted)
     z = NET.apply(VARIABLES, ROWS["b"]["x"], train=False)[0].output  # of which nothing is muted
     right = np.average(z.argmax(1) == ROWS["b"]["y"], weights=ROWS["b"]["mask"] * ROWS["b"]["weights"])
     np.testing.assert_allclose(metrics["b/accuracy"].value, right, rtol=1e-5)
@@ -95,10 +91,11 @@ def test_masked_rows_reach_nothing_and_domains_may_be_empty():
         }
         for n, part in ROWS.items()
     }
-    assert largest_difference(run(VARIABLES.params, bad), run(VARIABLES.params, ROWS)) < 1e-6
+    found, clean = run(VARIABLES.params, bad), run(VARIABLES.params, ROWS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, clean)
     none = np.zeros(16, bool)
     (value, _), _ = run(VARIABLES.params, bad | {"c": {**bad["c"], "mask": none}})
-    two = by_hand(VARIABLES.params, {n: ROWS[n] for n in NAMES[:2]}, 1 / 3, 1 / 3)[0]
+    two = by_hand(VARIABLES.params, {n: ROWS[n] for n in NAMES[:2]})[0]
     np.testing.assert_allclose(value, two, rtol=1e-5)
     (value, _), slopes = run(VARIABLES.params, {n: {**part, "mask": none} for n, part in bad.items()})
     assert value == 0
@@ -106,34 +103,34 @@ def test_masked_rows_reach_nothing_and_domains_may_be_empty():
 
 
 def test_eight_devices_step_as_one_and_parts_have_quantiles_of_their_own():
-    step = make_step(OBJECTIVE, optax.sgd(0.5))
-    start = step.init(OBJECTIVE.init(KEY, ROWS, VARIABLES), KEY)
+    step = make_step(OBJECTIVE, optax.sgd(0.5), microbatch=2)
+    start = step.init(VARIABLES, KEY)
     one, metrics = jax.jit(step)(start, ROWS)
-    eight, many = pmap_step(step)(replicated(start), split_batch(ROWS))
-    assert largest_difference(jax.device_get(unreplicated(eight)).params, one.params) < 1e-6
+    eight, many = jax.device_get(pmap_step(step)(replicated(start), split_batch(ROWS)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[0], b, atol=1e-6), eight.params, one.params)
     np.testing.assert_allclose(np.ravel(many["loss"])[0], metrics["loss"], rtol=1e-5)
     halves = [{n: {k: a[i::2] for k, a in part.items()} for n, part in ROWS.items()} for i in (0, 1)]
     sums = [tuple(rows_that_count(half))[2].sum() for half in halves]
-    wanted = np.average([by_hand(VARIABLES.params, half, 1 / 3, 1 / 3)[0] for half in halves], weights=sums)
-    found = jax.jit(make_step(OBJECTIVE, optax.sgd(0.5), microbatch=2))(start, ROWS)[1]["loss"]
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
-    assert abs(wanted - float(metrics["loss"])) > 1e-3
+    wanted = np.average([by_hand(VARIABLES.params, half)[0] for half in halves], weights=sums)
+    np.testing.assert_allclose(metrics["loss"], wanted, rtol=1e-5)
+    assert abs(wanted - by_hand(VARIABLES.params, ROWS)[0]) > 1e-3
 
 
 def test_the_quantile_is_numpys_and_a_value_is_not_rounded_beside_itself():
     draw = np.random.default_rng(0)
 
     def many(values, kept, share):
-        return jax.vmap(lambda v, k: quantile(v, k, share))(values, kept)
+        return jax.jit(jax.vmap(lambda v, k: quantile(v, k, share)))(values, kept)
 
     values, kept = draw.normal(size=(200, 31)).astype(np.float32), draw.random((200, 31)) < 0.7
     for share in (0.0, 0.7, 1.0):
         found = many(values, kept, share)
         wanted = [np.quantile(v[k], share) for v, k in zip(values, kept, strict=True)]
         np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
-    exact = many(values[:, :26], np.ones_like(kept)[:, :26], 0.6)  # 25 times 0.6 is 15.000001 in float32
+    first = np.tile(np.arange(31) < 26, (200, 1))
+    exact = many(values, first, 0.6)  # 25 times 0.6 is 15.000001 in float32
     np.testing.assert_array_equal(exact, np.sort(values[:, :26], 1)[:, 15])
-    assert np.isinf(quantile(jnp.ones(3), jnp.zeros(3, bool), 0.5))
+    assert np.isinf(many(values, np.zeros_like(kept), 0.5)).all()
 
 
 def test_what_does_not_fit_is_refused():

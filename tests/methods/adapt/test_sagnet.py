@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from nets import batch, dense, largest_difference, top
+from nets import batch, dense, top
 
 from jtl import alignments, rng
 from jtl.methods.adapt.sagnet import partners
@@ -89,7 +89,7 @@ def test_terms_are_those_of_each_row_and_each_part_learns_from_its_own():
 
 
 def test_rows_are_mixed_with_rows_that_count():
-    many = jax.vmap(lambda key: partners(key, jnp.asarray(KEPT)))(jax.random.split(KEY, 400))
+    many = jax.jit(jax.vmap(lambda key: partners(key, jnp.asarray(KEPT))))(jax.random.split(KEY, 400))
     np.testing.assert_array_equal(np.sort(many, 1), np.tile(np.arange(32), (400, 1)))
     np.testing.assert_array_equal(many[:, ~KEPT], np.tile(np.flatnonzero(~KEPT), (400, 1)))
     n = KEPT.sum()
@@ -99,7 +99,8 @@ def test_rows_are_mixed_with_rows_that_count():
         n: {**part, "x": np.where(part["mask"][:, None], part["x"], np.nan).astype(np.float32)}
         for n, part in ROWS.items()
     }
-    assert largest_difference(run(VARIABLES.params, bad), run(VARIABLES.params, ROWS)) < 1e-6
+    found, clean = run(VARIABLES.params, bad), run(VARIABLES.params, ROWS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, clean)
     none = {n: {**part, "mask": np.zeros(16, bool)} for n, part in bad.items()}
     (value, _), slopes = run(VARIABLES.params, none)
     assert value == 0
@@ -114,7 +115,7 @@ def test_equal_entries_have_finite_gradients():
 
 def test_eight_devices_have_the_gradients_of_one():
     one, eight = run(VARIABLES.params, ROWS), run(VARIABLES.params, put_batch(ROWS, mesh()))
-    assert largest_difference(jax.device_get(eight), jax.device_get(one)) < 1e-5
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), eight, one)
 
 
 def test_what_does_not_fit_is_refused():
@@ -125,6 +126,12 @@ def test_what_does_not_fit_is_refused():
         alignments.sagnet(NET, top(3), "ab")
     with pytest.raises(ValueError, match=r"style: the network has the heads \['first', 'second'\]"):
         alignments.sagnet(network(backbone=dense(8), first=top(3), second=top(3)), top(3), NAMES)
+    with pytest.raises(ValueError, match=r"name='head' is that of a part of the network, \['backbone', 'head'\]"):
+        jax.eval_shape(lambda: alignments.sagnet(NET, top(3), NAMES, name="head").init(KEY, ROWS))
+    wide = alignments.sagnet(NET, top(4), NAMES)
+    variables = jax.eval_shape(lambda: wide.init(KEY, ROWS))
+    with pytest.raises(ValueError, match=r"style: s gives \(32, 4\) and the head \(32, 3\)"):
+        jax.eval_shape(lambda v: wide(v.params, {}, ROWS, KEY, 0)[0], variables)
     narrow = alignments.sagnet(network(backbone=dense(1), head=top(3)), top(3), NAMES)
     variables = jax.eval_shape(lambda: narrow.init(KEY, ROWS))
     with pytest.raises(ValueError, match="style: the head reads 1 entry per row; one has no variance"):
