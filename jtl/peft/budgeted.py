@@ -171,8 +171,8 @@ def _most(
     """Which directions remain if the `off` least important of all modules go, and those equal to the last of them."""
     scores = {}
     for u, s, v in found:
-        inputs = importance[u].reshape(-1, importance[u].shape[-1])
-        scores[s] = importance[s] + inputs.mean(0) + importance[v].mean(1)
+        inputs = tuple(range(importance[u].ndim - 1))
+        scores[s] = importance[s] + importance[u].mean(inputs) + importance[v].mean(1)
     ranked = jnp.sort(jnp.concatenate(list(scores.values())))
     last = jnp.where(off > 0, ranked[jnp.maximum(off - 1, 0)], -1)
     return {path: score > last for path, score in scores.items()}
