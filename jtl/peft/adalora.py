@@ -47,9 +47,9 @@ def adalora(
 
     Raises:
       ValueError: for a rank that is no integer of at least 1, a dropout outside [0, 1), an alpha that is not positive
-        and finite, or a lower rank that is negative; at `attach`, for a pattern of `ranks` that matches no adapted
-        module, for a kernel that is neither [in, out] nor [height, width, in, out], and for a convolution with dropout;
-        when training with dropout without a key.
+        and finite, or a lower rank that is negative or above `rank`; at `attach`, for a pattern of `ranks` that matches
+        no adapted module, for a kernel that is neither [in, out] nor [height, width, in, out], and for a convolution
+        with dropout; when training with dropout without a key.
 
     Zhang et al., AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv 2303.10512.
 
@@ -64,6 +64,8 @@ def adalora(
     where, ranks = patterns(where), dict(ranks or {})
     whole(1, rank=rank)
     whole(0, **{f"ranks[{pattern!r}]": value for pattern, value in ranks.items()})
+    if more := {pattern: value for pattern, value in ranks.items() if value > rank}:
+        raise ValueError(f"ranks={more}: give ranks of at most rank={rank}")
     within("[0, 1)", dropout=dropout)
     positive(**({} if alpha is None else {"alpha": alpha}))
     alpha = rank if alpha is None else alpha

@@ -72,9 +72,9 @@ def budgeted(
       gradients inside `tx` is not seen by the importance, but `make_step(clip=)` is.
 
     Raises:
-      ValueError: for a number that is no integer or out of range, or a warmup and a final phase that leave no step
-        between them; at init, if U, s and V of no module are trained, or of one not all three, and for a target above
-        the mean rank; at update, without the parameters.
+      ValueError: for a number that is no integer or out of range, a warmup and a final phase that leave no step between
+        them, or a budget that is spent at the first step; at init, if U, s and V of no module are trained, or of one
+        not all three, and for a target above the mean rank; at update, without the parameters.
 
     Zhang et al., AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv 2303.10512.
 
@@ -100,6 +100,11 @@ def budgeted(
         raise ValueError(
             f"warmup={warmup}, final={final}, total_steps={total_steps}: there is no step between, at which the budget"
             " could fall"
+        )
+    if end < 2:
+        raise ValueError(
+            f"final={final}, total_steps={total_steps}: the budget would be spent at step 1, before the importance of"
+            " any direction is known; give more steps"
         )
     inner = optax.with_extra_args_support(tx)
 

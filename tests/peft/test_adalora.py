@@ -228,6 +228,10 @@ def test_a_module_without_directions_is_trained_along():
 
 def test_what_would_be_wrong_raises(small):
     _, variables = small
+    with pytest.raises(ValueError, match="final=9, total_steps=10: the budget would be spent at step 1"):
+        peft.budgeted(optax.sgd(1.0), 2, 10, final=9)
+    with pytest.raises(ValueError, match=r"ranks={'layer1': 5}: give ranks of at most rank=4"):
+        peft.adalora(4, (r"layer\d",), ranks={"layer0": 4, "layer1": 5})
     with pytest.raises(ValueError, match="warmup=4, final=6, total_steps=10: there is no step between"):
         peft.budgeted(optax.sgd(1.0), 2, 10, warmup=4, final=6)
     tx = peft.budgeted(optax.sgd(1.0), 5, 10)
