@@ -154,7 +154,7 @@ def pruned(variables: Variables, adapter: Adapter) -> tuple[Variables, Adapter]:
     below = "backbone/" if "backbone" in variables.params else ""
     flat, ranks = flatten(variables.params), {}
     base = variables.params["backbone"] if below else variables.params
-    for path in matched(base, adapter.where, adapter.takes):
+    for path in matched(base, adapter.where, lambda own: "kernel" in own):  # which may be quantised
         at = f"{below}{ADAPTER}/{path}"
         if f"{at}/s" not in flat:
             raise ValueError(f"the module {path!r} has no AdaLoRA; give the adapter that was attached")

@@ -66,6 +66,10 @@ def test_directions_of_no_singular_value_are_pruned():
     assert [adapter_of(few, path)["u"].shape[-1] for path in PATHS] == [3, 0, 2]
     here = runs(adapted)
     np.testing.assert_allclose(here(few), here(changed), rtol=1e-5, atol=1e-4)
+    quantised = peft.pruned(peft.quantise(adapted, changed, ("block.*",), "int8")[1], adapter)[0]
+    jax.tree.map(
+        np.testing.assert_array_equal, quantised.params["backbone"]["adapter"], few.params["backbone"]["adapter"]
+    )
     merged, whole = peft.merge(few, small), peft.merge(changed, adapter)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), merged, whole)
     back = flatten(peft.unmerge(merged, small, few.params["backbone"]["adapter"]).params)
