@@ -126,10 +126,12 @@ def pruned(variables: Variables, adapter: Adapter) -> tuple[Variables, Adapter]:
     """Removes the directions of AdaLoRA that its budget switched off: those with a 0 in s.
 
     The network computes the same with fewer parameters, and `jtl.peft.save` writes fewer. It is for the end of a run:
-    the directions are gone, and the state of an optimizer no longer fits.
+    the directions are gone, and the state of an optimizer no longer fits. A module may be left with rank 0, whose empty
+    arrays `jtl.Checkpoints` cannot save, but `jtl.peft.save` can.
 
     Args:
-      variables: variables of a network with the adapter, after `jtl.peft.budgeted` was used; they are not changed.
+      variables: variables of a network with the adapter, after `jtl.peft.budgeted` was used; they are not changed. Give
+        the last parameters: moving averages (`make_step(ema=)`) are not 0 where a direction was switched off late.
       adapter: the `jtl.peft.adalora(...)` that was attached.
 
     Returns:

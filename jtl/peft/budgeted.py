@@ -58,7 +58,8 @@ def budgeted(
     code and in PEFT, w is the parameter after the optimizer's step and the gradient that before it.
 
     Args:
-      tx: the optimizer of all trained parameters.
+      tx: the optimizer of all trained parameters. What changes updates, such as a learning rate or
+        `jtl.optim.scale(...)`, belongs in it: behind `budgeted` it would turn the zeros into other numbers.
       target: the mean rank of a module at the end.
       total_steps: number of steps of the run.
       warmup: number of steps before the budget falls.
