@@ -60,7 +60,7 @@ def orthogonality(weight: float | Schedule = 0.5, *, squared: bool = False, name
     return Objective(run)
 
 
-def _rows(factor: Array) -> Float[Array, "width rank"]:
+def _rows(factor: Array | np.ndarray) -> Float[Array | np.ndarray, "width rank"]:
     """A convolution's factor as a matrix; a rank may be 0, of which no shape of the rest follows."""
     return factor.reshape(prod(factor.shape[:-1]), factor.shape[-1])
 

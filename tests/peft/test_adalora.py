@@ -226,7 +226,8 @@ def test_a_module_without_directions_is_trained_along():
         return value, state.kept
 
     value, kept = run(params)
-    np.testing.assert_allclose(value, wanted, rtol=1e-5)
+    apart = term(jax.tree.map(np.asarray, params), {}, {}, None, 0)[0]["orthogonality"]  # and of NumPy's arrays
+    np.testing.assert_allclose([value, apart], wanted, rtol=1e-5)
     assert {path: int(leaf.sum()) for path, leaf in flatten(kept).items()} == {"adapter/m/s": 2, "adapter/n/s": 0}
 
 
