@@ -47,9 +47,9 @@ def adalora(
 
     Raises:
       ValueError: for a rank that is no integer of at least 1, a dropout outside [0, 1), an alpha that is not positive
-        and finite, or a lower rank that is negative; at `attach`, for a pattern of `ranks` that matches no adapted
-        module, for a kernel that is neither [in, out] nor [height, width, in, out], and for a convolution with dropout;
-        when training with dropout without a key.
+        and finite, or a lower rank that is negative or above `rank`; at `attach`, for a pattern of `ranks` that matches
+        no adapted module, for a kernel that is neither [in, out] nor [height, width, in, out], and for a convolution
+        with dropout; when training with dropout without a key.
 
     Zhang et al., AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv 2303.10512.
 
@@ -64,6 +64,8 @@ def adalora(
     where, ranks = patterns(where), dict(ranks or {})
     whole(1, rank=rank)
     whole(0, **{f"ranks[{pattern!r}]": value for pattern, value in ranks.items()})
+    if more := {pattern: value for pattern, value in ranks.items() if value > rank}:
+        raise ValueError(f"ranks={more}: give ranks of at most rank={rank}")
     within("[0, 1)", dropout=dropout)
     positive(**({} if alpha is None else {"alpha": alpha}))
     alpha = rank if alpha is None else alpha
@@ -124,10 +126,12 @@ def pruned(variables: Variables, adapter: Adapter) -> tuple[Variables, Adapter]:
     """Removes the directions of AdaLoRA that its budget switched off: those with a 0 in s.
 
     The network computes the same with fewer parameters, and `jtl.peft.save` writes fewer. It is for the end of a run:
-    the directions are gone, and the state of an optimizer no longer fits.
+    the directions are gone, and the state of an optimizer no longer fits. A module may be left with rank 0, whose empty
+    arrays `jtl.Checkpoints` cannot save, but `jtl.peft.save` can.
 
     Args:
-      variables: variables of a network with the adapter, after `jtl.peft.budgeted` was used; they are not changed.
+      variables: variables of a network with the adapter, after `jtl.peft.budgeted` was used; they are not changed. Give
+        the last parameters: moving averages (`make_step(ema=)`) are not 0 where a direction was switched off late.
       adapter: the `jtl.peft.adalora(...)` that was attached.
 
     Returns:
@@ -152,7 +156,7 @@ def pruned(variables: Variables, adapter: Adapter) -> tuple[Variables, Adapter]:
     below = "backbone/" if "backbone" in variables.params else ""
     flat, ranks = flatten(variables.params), {}
     base = variables.params["backbone"] if below else variables.params
-    for path in matched(base, adapter.where, adapter.takes):
+    for path in matched(base, adapter.where, lambda own: "kernel" in own):  # which may be quantised
         at = f"{below}{ADAPTER}/{path}"
         if f"{at}/s" not in flat:
             raise ValueError(f"the module {path!r} has no AdaLoRA; give the adapter that was attached")

@@ -58,7 +58,8 @@ def budgeted(
     code and in PEFT, w is the parameter after the optimizer's step and the gradient that before it.
 
     Args:
-      tx: the optimizer of all trained parameters.
+      tx: the optimizer of all trained parameters. What changes updates, such as a learning rate or
+        `jtl.optim.scale(...)`, belongs in it: behind `budgeted` it would turn the zeros into other numbers.
       target: the mean rank of a module at the end.
       total_steps: number of steps of the run.
       warmup: number of steps before the budget falls.
@@ -72,9 +73,9 @@ def budgeted(
       gradients inside `tx` is not seen by the importance, but `make_step(clip=)` is.
 
     Raises:
-      ValueError: for a number that is no integer or out of range, or a warmup and a final phase that leave no step
-        between them; at init, if U, s and V of no module are trained, or of one not all three, and for a target above
-        the mean rank; at update, without the parameters.
+      ValueError: for a number that is no integer or out of range, a warmup and a final phase that leave no step between
+        them, or a budget that is spent at the first step; at init, if U, s and V of no module are trained, or of one
+        not all three, and for a target above the mean rank; at update, without the parameters.
 
     Zhang et al., AdaLoRA: Adaptive Budget Allocation for Parameter-Efficient Fine-Tuning, 2023, arXiv 2303.10512.
 
@@ -100,6 +101,11 @@ def budgeted(
         raise ValueError(
             f"warmup={warmup}, final={final}, total_steps={total_steps}: there is no step between, at which the budget"
             " could fall"
+        )
+    if end < 2:
+        raise ValueError(
+            f"final={final}, total_steps={total_steps}: the budget would be spent at step 1, before the importance of"
+            " any direction is known; give more steps"
         )
     inner = optax.with_extra_args_support(tx)
 
@@ -171,8 +177,8 @@ def _most(
     """Which directions remain if the `off` least important of all modules go, and those equal to the last of them."""
     scores = {}
     for u, s, v in found:
-        inputs = importance[u].reshape(-1, importance[u].shape[-1])
-        scores[s] = importance[s] + inputs.mean(0) + importance[v].mean(1)
+        inputs = tuple(range(importance[u].ndim - 1))
+        scores[s] = importance[s] + importance[u].mean(inputs) + importance[v].mean(1)
     ranked = jnp.sort(jnp.concatenate(list(scores.values())))
     last = jnp.where(off > 0, ranked[jnp.maximum(off - 1, 0)], -1)
     return {path: score > last for path, score in scores.items()}

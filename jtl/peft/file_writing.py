@@ -83,7 +83,7 @@ def written(adapter: Adapter, pretrained: Pretrained, base: Params) -> tuple[dic
     turned = pretrained.config.model_type in TURNED
     config |= {"target_modules": list(modules), "inference_mode": True}
     kind = config["peft_type"]
-    if turned and kind in (*KINDS, "HRA"):
+    if turned and kind in (*KINDS, "OFT", "HRA"):
         raise ValueError(f"PEFT has no {kind} of the layers of GPT-2: save it with jtl.Checkpoints")
     if kind in KINDS:
         config["alpha"] = config.pop("lora_alpha")

@@ -1,5 +1,6 @@
 """AdaLoRA's regulariser: the factors of its updates near to orthogonal ones."""
 
+from math import prod
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,12 +52,17 @@ def orthogonality(weight: float | Schedule = 0.5, *, squared: bool = False, name
     def run(params: Params, stats: Stats, views: Any, key: Key | None, step: Any) -> tuple[Any, Aux]:
         del views, key
         flat = flatten(scope.unrounded(params))
-        sides = [side for u, _, v in triplets(flat) for side in (flat[u].reshape(-1, flat[u].shape[-1]), flat[v].T)]
+        sides = [side for u, _, v in triplets(flat) for side in (_rows(flat[u]), flat[v].T)]
         squares = jnp.stack([_distance(side) for side in sides])
         value = squares.sum() if squared else _root(squares).mean()
         return {name: (weight(step) if callable(weight) else weight) * value}, Aux(stats)
 
     return Objective(run)
+
+
+def _rows(factor: Array | np.ndarray) -> Float[Array | np.ndarray, "width rank"]:
+    """A convolution's factor as a matrix; a rank may be 0, of which no shape of the rest follows."""
+    return factor.reshape(prod(factor.shape[:-1]), factor.shape[-1])
 
 
 def _distance(factor: Float[Array | np.ndarray, "width rank"]) -> Float[Array, ""]:

@@ -66,6 +66,10 @@ def test_directions_of_no_singular_value_are_pruned():
     assert [adapter_of(few, path)["u"].shape[-1] for path in PATHS] == [3, 0, 2]
     here = runs(adapted)
     np.testing.assert_allclose(here(few), here(changed), rtol=1e-5, atol=1e-4)
+    quantised = peft.pruned(peft.quantise(adapted, changed, WHERE[1:2], "int8")[1], adapter)[0]
+    jax.tree.map(
+        np.testing.assert_array_equal, quantised.params["backbone"]["adapter"], few.params["backbone"]["adapter"]
+    )
     merged, whole = peft.merge(few, small), peft.merge(changed, adapter)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5), merged, whole)
     back = flatten(peft.unmerge(merged, small, few.params["backbone"]["adapter"]).params)
@@ -206,8 +210,33 @@ def test_a_step_trains_to_the_budget(small):
     assert adapter.config["kept"].keys() == {"layer0", "layer1"}
 
 
+def test_a_module_without_directions_is_trained_along():
+    """As in a network that was pruned: rank 0, in a convolution, beside a module that competes alone."""
+    shapes = {"m": {"u": (5, 4), "s": (4,), "v": (4, 3)}, "n": {"u": (2, 2, 5, 0), "s": (0,), "v": (0, 3)}}
+    draw, term = np.random.default_rng(0), peft.orthogonality(1.0, squared=True)
+    params = {name: {leaf: draw.normal(size=size) for leaf, size in of.items()} for name, of in shapes.items()}
+    wanted = sum(((f.T @ f - np.eye(4)) ** 2).sum() for f in (params["m"]["u"], params["m"]["v"].T))
+    params, tx = {"adapter": jax.tree.map(jnp.asarray, params)}, peft.budgeted(optax.sgd(0.1), 1, 2)
+
+    @jax.jit
+    def run(params):
+        state, value = tx.init(params), term(params, {}, {}, None, 0)[0]["orthogonality"]
+        for _ in range(2):
+            _, state = tx.update(params, state, params)
+        return value, state.kept
+
+    value, kept = run(params)
+    apart = term(jax.tree.map(np.asarray, params), {}, {}, None, 0)[0]["orthogonality"]  # and of NumPy's arrays
+    np.testing.assert_allclose([value, apart], wanted, rtol=1e-5)
+    assert {path: int(leaf.sum()) for path, leaf in flatten(kept).items()} == {"adapter/m/s": 2, "adapter/n/s": 0}
+
+
 def test_what_would_be_wrong_raises(small):
     _, variables = small
+    with pytest.raises(ValueError, match="final=9, total_steps=10: the budget would be spent at step 1"):
+        peft.budgeted(optax.sgd(1.0), 2, 10, final=9)
+    with pytest.raises(ValueError, match=r"ranks={'layer1': 5}: give ranks of at most rank=4"):
+        peft.adalora(4, (r"layer\d",), ranks={"layer0": 4, "layer1": 5})
     with pytest.raises(ValueError, match="warmup=4, final=6, total_steps=10: there is no step between"):
         peft.budgeted(optax.sgd(1.0), 2, 10, warmup=4, final=6)
     tx = peft.budgeted(optax.sgd(1.0), 5, 10)

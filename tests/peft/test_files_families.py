@@ -205,6 +205,7 @@ def test_what_peft_has_once_for_c_attn_raises_where_it_differs(families, tmp_pat
         (ours.loha(2, where), "no LOHA of the layers of GPT-2"),
         (ours.lokr(2, where), "c_attn is 3 layers in jtl, and LoKr"),
         (ours.hra(2, (".*/mlp/down",)), "no HRA of the layers of GPT-2"),
+        (ours.oft((".*/mlp/down",), 4), "no OFT of the layers of GPT-2"),
         (ours.fourierft(2, where), "c_attn is 3 layers in jtl, and FourierFT"),
         (ours.lokr(2, where, alphas={".*/query": 3.0}), "c_attn is 3 layers in jtl, and LoKr"),
     ):
