@@ -135,6 +135,28 @@ def parts_of(net: Model) -> dict[str, Model]:
     return dict(net.parts)
 
 
+def only_head(net: Model, who: str) -> tuple[str, Model]:
+    """The name and the model of a network's only head.
+
+    Args:
+      net: the network.
+      who: the method that asks, for the message.
+
+    Raises:
+      ValueError: for a network with no head or several, or a model that `network` did not make.
+
+    Example:
+      >>> import jtl
+      >>> from jtl.networks import only_head
+      >>> only_head(jtl.network(backbone=jtl.backbones.mlp((8,)), top=jtl.heads.linear(3)), "gvb")[0]
+      'top'
+    """
+    heads = {name: model for name, model in parts_of(net).items() if name != "backbone"}
+    if len(heads) != 1:
+        raise ValueError(f"{who}: the network has the heads {sorted(heads)}; it needs exactly one")
+    return next(iter(heads.items()))
+
+
 def _own(variables: Variables, name: str, model: Model, x: Any) -> Variables:
     """A part's own variables; a part without parameters, such as `heads.identity()`, may be missing from the tree."""
     if name in variables.params or jax.eval_shape(model.init, jax.random.key(0), x).params:

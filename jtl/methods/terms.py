@@ -220,6 +220,21 @@ def _gram_tangent(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array,
     return _gram(f), half + half.T
 
 
+def near_rows(rows: Float[Array, "rows features"], kept: Any, count: int) -> Float[Array, "rows rows"]:
+    """`w_ij`, 1 if row j is one of the nearest `count` other rows of row i, else 0; rows that do not count have none.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.terms import near_rows
+      >>> near_rows(jnp.array([[0.0], [1.0], [3.0]]), jnp.ones(3, bool), 1).tolist()
+      [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    """
+    n = len(rows)
+    other = kept[None] & kept[:, None] & ~jnp.eye(n, dtype=bool)
+    close, place = jax.lax.top_k(jnp.where(other, -own_squared_distances(rows), -jnp.inf), min(count, n))
+    return (jax.nn.one_hot(place, n, dtype=rows.dtype) * (close > -jnp.inf)[..., None]).sum(1)
+
+
 def from_top(logits: Float[Array, "batch classes"]) -> Float[Array, "batch classes"]:
     """Each row minus its largest logit, held constant: with a large offset, differences of logits would lose digits.
 

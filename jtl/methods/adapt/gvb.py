@@ -15,7 +15,7 @@ from jtl.methods.views import needs
 from jtl.metrics.accumulate import Mean, mean
 from jtl.metrics.certainty import entropy
 from jtl.model import Model, Variables
-from jtl.networks import part, parts_of
+from jtl.networks import only_head, part
 from jtl.objective import NONE, Objective, complete
 from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -71,10 +71,7 @@ def gvb(
     """
     for option, value in (("weight", weight), ("bridge", bridge), ("critic_bridge", critic_bridge)):
         checked(value, name, option)
-    others = {n: model for n, model in parts_of(net).items() if n != "backbone"}
-    if len(others) != 1:
-        raise ValueError(f"gvb: the network has the heads {sorted(others)}; it needs exactly one")
-    ((at, head),) = others.items()
+    at, head = only_head(net, "gvb")
     model = heads.mlp(2, (256, 256)) if critic is None else critic
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:

@@ -13,7 +13,6 @@ from jtl.methods.adapt.vrex import counted, labelled
 from jtl.methods.views import classes_of_rows
 from jtl.metrics.accumulate import Metric, measure
 from jtl.model import Model
-from jtl.networks import parts_of
 
 
 class Rows(NamedTuple):
@@ -39,18 +38,6 @@ def names_of_some(domains: Sequence[str], who: str) -> tuple[str, ...]:
     if isinstance(domains, str) or len(set(domains)) < max(1, len(domains)):
         raise ValueError(f"{who}: domains={domains!r}: give the names of labelled views, each once")
     return tuple(domains)
-
-
-def only_head(net: Model, who: str) -> tuple[str, Model]:
-    """The name and the model of a network's only head.
-
-    Raises:
-      ValueError: for a network with other heads than one.
-    """
-    heads = {name: model for name, model in parts_of(net).items() if name != "backbone"}
-    if len(heads) != 1:
-        raise ValueError(f"{who}: the network has the heads {sorted(heads)}; give one with a single head")
-    return next(iter(heads.items()))
 
 
 def joined_rows(head: Model, views: Views, domains: Sequence[str], who: str) -> Rows:

@@ -13,7 +13,7 @@ from jtl.methods.terms import at_step, checked, from_top
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables
-from jtl.networks import part, parts_of
+from jtl.networks import only_head, part
 from jtl.objective import Objective
 from jtl.ops import reverse_gradient
 from jtl.typing import Aux, Key, Params, Schedule, Stats
@@ -49,10 +49,7 @@ def osbp(net: Model, weight: float | Schedule = 1.0, *, threshold: float = 0.5, 
     checked(weight, name)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold={threshold}: the probability of the unknown lies in (0, 1)")
-    heads = {n: model for n, model in parts_of(net).items() if n != "backbone"}
-    if len(heads) != 1:
-        raise ValueError(f"osbp: the network has the heads {sorted(heads)}; it needs exactly one")
-    ((at, head),) = heads.items()
+    at, head = only_head(net, "osbp")
 
     def alignment(params: Params, stats: Stats, views: Views, key: Key, step: Any) -> tuple[dict, Aux]:
         strength = at_step(weight, step)

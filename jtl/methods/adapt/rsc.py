@@ -9,13 +9,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jtl import checked, losses, ops, rng
 from jtl._tracing import scope
-from jtl.methods.adapt.joined_rows import joined_rows, names_of_some, only_head, told_of
+from jtl.methods.adapt.joined_rows import joined_rows, names_of_some, told_of
 from jtl.methods.adapt.views import ignoring, look
 from jtl.methods.finetune.finetune import ACCURACY
 from jtl.methods.views import needs
 from jtl.metrics.accumulate import Metric, mean
 from jtl.model import Model, Variables
-from jtl.networks import part
+from jtl.networks import only_head, part
 from jtl.objective import NONE, Objective, complete
 from jtl.typing import Aux, Batch, Key, Params, Stats
 

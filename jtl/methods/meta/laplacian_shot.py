@@ -1,7 +1,5 @@
 """LaplacianShot: nearest prototypes, with neighbouring queries drawn to the same class."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer, Shaped
@@ -9,7 +7,7 @@ from jaxtyping import Array, ArrayLike, Float, Integer, Shaped
 from jtl.checked import whole, within
 from jtl.methods.meta.memory import unit
 from jtl.methods.meta.transductive import Task, from_middle, task_of
-from jtl.methods.terms import own_squared_distances, squared_distances
+from jtl.methods.terms import near_rows, squared_distances
 
 SHARPNESS = 10.0
 """The factor of the cosine in the shares of rectified prototypes."""
@@ -76,28 +74,13 @@ def laplacian_shot(
     task = task_of(support, y, queries, way, weights, query_mask, centre, normalise)
     task = from_middle(_rectified(task) if rectified else task)
     near = jnp.where(task.present[None], -squared_distances(task.queries, task.means), -jnp.inf)
-    w = neighbours_of(task.queries, task.kept, neighbours)
+    w = near_rows(task.queries, task.kept, neighbours)
 
     def step(log: Array, _: None) -> tuple[Array, None]:
         pull = jnp.matmul(w, jnp.exp(log), precision="highest")
         return jax.nn.log_softmax((near + strength * pull).astype(log.dtype)), None
 
     return jax.lax.scan(step, jax.nn.log_softmax(near), None, steps)[0]
-
-
-def neighbours_of(rows: Float[Array, "rows features"], kept: Any, count: int) -> Float[Array, "rows rows"]:
-    """`w_qr`, 1 if row r is one of the nearest `count` other rows of row q, else 0; rows that do not count have none.
-
-    Example:
-      >>> import jax.numpy as jnp
-      >>> from jtl.methods.meta.laplacian_shot import neighbours_of
-      >>> neighbours_of(jnp.array([[0.0], [1.0], [3.0]]), jnp.ones(3, bool), 1).tolist()
-      [[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    """
-    n = len(rows)
-    other = kept[None] & kept[:, None] & ~jnp.eye(n, dtype=bool)
-    close, place = jax.lax.top_k(jnp.where(other, -own_squared_distances(rows), -jnp.inf), min(count, n))
-    return (jax.nn.one_hot(place, n, dtype=rows.dtype) * (close > -jnp.inf)[..., None]).sum(1)
 
 
 def _rectified(task: Task) -> Task:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Shaped
 
 from jtl import checked
-from jtl.methods.terms import clean, own_squared_distances
+from jtl.methods.terms import clean, near_rows, own_squared_distances
 from jtl.model import Model, Variables
 from jtl.typing import Batch
 
@@ -115,7 +115,7 @@ def laplacian_adjusted(
         raise ValueError(f"logits {shapes[0]} and features {shapes[1]}: give one row of both for each example")
     (z, kept), (f, _) = clean(logits, mask), clean(features, mask)
     both = kept[:, None] & kept[None]
-    w = jnp.where(both, _affinity(_unit(f), both, affinity, neighbours), 0.0).astype(z.dtype)
+    w = jnp.where(both, _affinity(_unit(f), kept, affinity, neighbours), 0.0).astype(z.dtype)
     own = jax.nn.log_softmax(z)
 
     def moved(state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -130,19 +130,16 @@ def laplacian_adjusted(
     return jax.lax.while_loop(moves, moved, (jnp.zeros((), jnp.int32), own, own))[1]
 
 
-def _affinity(f: Array, both: Array, kind: str, neighbours: int) -> Array:
-    """The w [rows, rows] of rows of length 1; `both` tells the pairs that count."""
+def _affinity(f: Array, kept: Array, kind: str, neighbours: int) -> Array:
+    """The w [rows, rows] of rows of length 1; those of pairs that do not count mean nothing."""
+    if kind == "knn":
+        return near_rows(f, kept, neighbours)
     if kind == "linear":
         return jnp.matmul(f, f.T, precision="highest")
     squares = own_squared_distances(f)
-    others = jnp.where(both & ~jnp.eye(len(f), dtype=bool), squares, jnp.inf)
-    near, places = jax.lax.top_k(-others, min(neighbours, len(f) - 1))
-    there = jnp.isfinite(near)
-    if kind == "knn":
-        rows = jnp.broadcast_to(jnp.arange(len(f))[:, None], places.shape)
-        return jnp.zeros_like(squares).at[rows, places].set(there.astype(squares.dtype))
-    kept = jnp.diagonal(both)
-    furthest = jnp.sqrt(jnp.where(there, -near, 0.0).max(1, initial=0.0))
+    others = jnp.where(kept[:, None] & kept[None] & ~jnp.eye(len(f), dtype=bool), squares, jnp.inf)
+    near, _ = jax.lax.top_k(-others, min(neighbours, len(f) - 1))
+    furthest = jnp.sqrt(jnp.where(jnp.isfinite(near), -near, 0.0).max(1, initial=0.0))
     sigma = jnp.maximum(jnp.where(kept, furthest, 0.0).sum() / jnp.maximum(kept.sum(), 1), FLOOR)
     return jnp.exp(-squares / (2 * sigma[None, None] ** 2))
 
