@@ -3,6 +3,7 @@
     python benchmarks/test_time.py                                      # ResNet-20, 1,000 images a corruption, 3 seeds
     python benchmarks/test_time.py --rows 10000 --weights cifar_resnet/resnet56-4bfd9763.th
     python benchmarks/test_time.py --severity 1 2 3 4 5 --rows 400 --json test_time_severities-cpu.json
+    python benchmarks/test_time.py --by-class --json test_time_by_class-cpu.json
 
 Real weights and images from `JTL_DATA`. Each seed draws its own images and order of the corruptions, all at the same
 severity, and no method is reset between them. No hyperparameter was chosen on these images. Rates and thresholds are
@@ -60,6 +61,7 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=200)
     parser.add_argument("--severity", type=int, nargs="+", default=[5], help="one stream for each")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--by-class", action="store_true", help="the images of each corruption class after class")
     parser.add_argument("--methods", nargs="+", help="by default all; of some, their rows are replaced or added")
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "test_time-cpu.json")
     asked = parser.parse_args(given)
@@ -84,6 +86,8 @@ def main(given: list[str] | None = None) -> None:
     for severity, seed in itertools.product(asked.severity, range(asked.seeds)):
         draw = np.random.default_rng(seed)
         rows = draw.choice(len(files["x_test"]), asked.rows, replace=False)
+        if asked.by_class:
+            rows = rows[np.argsort(files["y_test"][rows], kind="stable")]
         x, y = files["x_test"][rows], files["y_test"][rows]
         order = draw.permutation(len(NAMES))
         batches = []
@@ -122,7 +126,7 @@ def main(given: list[str] | None = None) -> None:
             }
             for (name, severity), found in errors.items()
         ],
-        "setting": {name: str(value) for name, value in vars(asked).items() if name != "json"}
+        "setting": {name: str(value) for name, value in vars(asked).items() if name != "json" and value is not False}
         | {"severity": " ".join(map(str, asked.severity))},
     }
     if asked.methods is not None and asked.json.exists():
