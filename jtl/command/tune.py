@@ -25,6 +25,7 @@ from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
+from jtl.data.content import of_files, of_texts
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
@@ -328,6 +329,12 @@ class Rows:
     def classes(self) -> tuple[str, ...]:
         """The names of the classes."""
         return self.examples.classes
+
+    @property
+    def content(self) -> str:
+        """A text that tells the examples from others."""
+        own = self.examples
+        return (of_texts if own.kind == "texts" else of_files)(own.items, own.labels)
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         """Reads one batch."""

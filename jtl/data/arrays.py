@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jtl.checked import integer
+from jtl.data.content import of_arrays
 from jtl.data.pipeline import Dataset, composed, distinct
 
 
@@ -94,6 +95,10 @@ class _Arrays:
     y: Any
     size: int
     classes: tuple[str, ...] | None
+
+    @property
+    def content(self) -> str:
+        return of_arrays({"x": self.x, "y": self.y})
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         x = self.x

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jtl.checked import within
+from jtl.data.content import of_arrays
 from jtl.data.pipeline import Dataset, Source
 
 
@@ -64,6 +65,11 @@ class _Balanced:
     @property
     def classes(self) -> tuple[str, ...] | None:
         return self.source.classes
+
+    @property
+    def content(self) -> str | None:
+        own = getattr(self.source, "content", None)
+        return None if own is None else f"{of_arrays(self.order)} of {own}"
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         del index  # the draw is a function of the place alone

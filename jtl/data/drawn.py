@@ -9,6 +9,7 @@ import numpy as np
 
 from jtl import rng
 from jtl.checked import whole
+from jtl.data.content import of_arrays
 from jtl.data.processes import processes
 from jtl.typing import Batch
 
@@ -51,6 +52,12 @@ class Drawn:
             return draw(jax.lax.dynamic_slice_in_dim(keys, first, local), source)
 
         self._batch = jax.jit(batch, static_argnames="local")
+
+    @property
+    def content(self) -> str:
+        """A text that tells the examples from others. See `jtl.data.content`."""
+        with jax.transfer_guard("allow"):
+            return of_arrays(jax.device_get(self._source))
 
     def __len__(self) -> int:
         """The number of steps that was given."""

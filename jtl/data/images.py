@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from jtl.checked import whole
+from jtl.data.content import of_files
 from jtl.data.error_notes import noted
 from jtl.data.pipeline import Source
 from jtl.preprocess import pixels
@@ -78,6 +79,10 @@ class _Images:
     @property
     def size(self) -> int:
         return len(self.files)
+
+    @property
+    def content(self) -> str:
+        return of_files(self.files, self.labels)
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         rows = [self._one(self.files[i], draw) for i, draw in zip(index, draws, strict=True)]

@@ -264,6 +264,11 @@ class Dataset:
         """The classes' names in the order of their labels, or None."""
         return self.source.classes
 
+    @property
+    def content(self) -> str | None:
+        """A text that tells the examples from others; None if the source has none. See `jtl.data.content`."""
+        return getattr(self.source, "content", None)
+
     def reseeded(self, name: str) -> "Dataset":
         """The same examples in another order, with a seed made of this one and a name; unchanged without shuffle."""
         return replace(self, seed=zlib.crc32(f"{name}/{self.seed}".encode())) if self.shuffle else self

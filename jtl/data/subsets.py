@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from jtl.checked import seed_of
+from jtl.data.content import of_arrays
 from jtl.data.pipeline import Dataset, Source
 
 
@@ -128,6 +129,11 @@ class _Rows:
     @property
     def labels(self) -> np.ndarray:
         return _labels(self.source)[self.index]
+
+    @property
+    def content(self) -> str | None:
+        own = getattr(self.source, "content", None)
+        return None if own is None else f"{of_arrays(self.index)} of {own}"
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         return self.source.read(self.index[index], draws)

@@ -88,7 +88,7 @@ def tfds(
     x, y = info.supervised_keys
     records: Any = builder.as_data_source(split)
     classes = tuple(getattr(info.features[y], "names", None) or ()) or None
-    source = _Records(records, x, y, transform, len(records), classes)
+    source = _Records(records, x, y, transform, len(records), classes, f"{info.full_name} {split}")
     return Dataset(source, batch_size, seed, shuffle, drop_last, process_index, process_count)
 
 
@@ -100,6 +100,7 @@ class _Records:
     transform: Callable[[Any, np.random.Generator], Any] | None
     size: int
     classes: tuple[str, ...] | None
+    content: str
 
     def read(self, index: np.ndarray, draws: Sequence[tuple[int, ...]]) -> dict[str, Any]:
         rows = self.records.__getitems__([int(i) for i in index])  # one call: records are read in one go

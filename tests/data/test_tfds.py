@@ -51,7 +51,7 @@ class Rows:
 
 def test_what_is_no_number_is_named():
     def read(stars, transform=None):
-        return _Records(Rows(stars), "text", "stars", transform, 2, None).read(np.arange(2), [(0,), (1,)])
+        return _Records(Rows(stars), "text", "stars", transform, 2, None, "films").read(np.arange(2), [(0,), (1,)])
 
     with pytest.raises(TypeError, match=r"feature 'text' has dtype .S6, no numbers: give a transform"):
         read([1, 2])

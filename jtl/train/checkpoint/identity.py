@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from jtl.data.content import contents
+
 LIBRARIES = ("jtl", "jax", "jaxlib", "flax", "optax", "numpy", "builtins", "functools", "chex")
 """Functions of these are described by their names and what they were given, so that an update is not another run."""
 _LENGTH = re.compile(r"(?P<of>.*)/(\w+_)?(steps|boundaries/\d+)")
@@ -36,7 +38,8 @@ def described(
 
     Args:
       step: of `make_step`; its closures are followed: objective, optimizer, masks, `clip`, `ema` and the others.
-      data: its length, batch size, number of examples, classes, and the content of its first batch.
+      data: its length, batch size, number of examples, classes, what `jtl.data.content` knows of its examples, and the
+        content of its first batch.
       key: the root key of the state.
       whole: adds up numbers of all processes, each of which has its own rows of the batch.
     """
@@ -48,6 +51,7 @@ def described(
         if hasattr(data, name):
             _walk(f"data/{name}", getattr(data, name), found, seen)
     found["data/len"] = str(len(data))
+    found |= contents(data, "data/content")
     found |= _first(data[0], whole)
     _walk("key", key, found, seen)
     return found
@@ -91,7 +95,8 @@ def refreshing(refresh: Any) -> dict[str, str]:
 def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: bool = False) -> list[str]:
     """What differs in two descriptions, one line per difference; a schedule that is longer now is not one.
 
-    Neither is a validation that only one of them has, nor a refresh, if the checkpoint is older than their description.
+    Neither is a validation that only one of them has, nor a refresh or the content of the data, if the checkpoint is
+    older than their description.
 
     Args:
       before: of the checkpoint.
@@ -112,6 +117,8 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: b
         if path.startswith("validation/") and "validation/watch" not in both:
             continue
         if path.startswith("refresh/") and "refresh/every" not in both:
+            continue
+        if path.startswith("data/content") and path not in before:
             continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
         longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)

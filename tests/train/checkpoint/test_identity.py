@@ -47,6 +47,8 @@ CHANGES = {
     "dropout": {"dropout": 0.5},
     "data": {"x": X + np.float32(1e-3)},
     "labels": {"y": (Y + 1) % 3},
+    "the last row": {"x": np.concatenate([X[:-1], X[-1:] + 1])},
+    "the last label": {"y": np.concatenate([Y[:-1], (Y[-1:] + 1) % 3])},
     "fewer examples": {"x": X[:16], "y": Y[:16]},
     "batch size": {"size": 12},
     "class names": {"classes": ("a", "b", "d")},
@@ -76,6 +78,13 @@ def test_whatever_is_changed_makes_another_run(first, name):
 def test_the_same_run_is_the_same(first):
     assert differences(first, run()) == []
     assert not any(" at 0x" in text for text in first.values())
+
+
+def test_a_checkpoint_that_is_older_than_the_content_of_data_is_not_another_run(first):
+    older = {path: text for path, text in first.items() if path != "data/content"}
+    assert len(older) == len(first) - 1
+    assert differences(older, first) == []
+    assert differences(first, older) == [f"data/content: {first['data/content']} -> absent"]
 
 
 def test_another_process_describes_the_run_alike(first):
