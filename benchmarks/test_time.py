@@ -38,14 +38,15 @@ MOVED = jtl.data.augment.compose(jtl.data.augment.flip(), jtl.data.augment.crop(
 ADAM = optax.adam(1e-3)  # the setting of TENT and later papers for CIFAR-10, at batches of 200
 
 
-def methods(net: Any) -> dict[str, tt.Stream]:
-    """The methods by name, in the order of publication."""
+def methods(net: Any, fisher: Any) -> dict[str, tt.Stream]:
+    """The methods by name, in the order of publication; `fisher` is EATA's, of images of the source."""
     sgd = optax.sgd(5e-3, momentum=0.9)  # EATA's setting for CIFAR-10
     cotta = tt.cotta(net, MOVED, views=8, confident=0.92)
     return {
         "BN": tt.stream(tt.batch_statistics(net), optax.set_to_zero()),
         "TENT": tt.stream(tt.tent(net), ADAM),
         "ETA": tt.stream(tt.eata(net, near=0.4), sgd),
+        "EATA": tt.stream(tt.eata(net, near=0.4, fisher=fisher, weight=1.0), sgd),
         "SAR": tt.stream(tt.sar(net), optax.sgd(1e-3, momentum=0.9), guard=0.2),
         "CoTTA": tt.stream(cotta, ADAM, trainable=jtl.select(".*"), after=tt.restore(0.01)),
         "RoTTA": tt.rotta(net, MOVED, ADAM),
@@ -71,13 +72,15 @@ def main(given: list[str] | None = None) -> None:
     net = jtl.preprocessed(known.network, jtl.data.augment.normalise(MEAN, STD))
     files = np.load(base.find(None, "cifar10.npz"))
     errors: dict[tuple[str, int], list[float]] = {}
-    offered = [*methods(net), "T3A", "LAME"]
+    clean = (files["x_train"][i : i + 64] for i in range(0, 2000, 64))  # as many as the authors take
+    streams = methods(net, tt.fisher_information(net, known.variables, clean))
+    offered = [*streams, "T3A", "LAME"]
     asked_for = set(offered if asked.methods is None else asked.methods)
     unknown = sorted(asked_for - {*offered})
     if unknown:
         parser.error(f"--methods {unknown}: there are {offered}")
     programs: dict[str, Any] = {
-        name: (stream, jax.jit(stream.step)) for name, stream in methods(net).items() if name in asked_for
+        name: (stream, jax.jit(stream.step)) for name, stream in streams.items() if name in asked_for
     }
     source = jax.jit(lambda x: net.apply(known.variables, x, train=False)[0].output)
     adjust = tt.t3a(net)
