@@ -17,7 +17,7 @@ from jtl.preprocess.image import IMAGENET, Preprocessing, transform
 from jtl.pretrained.folded import unadvised
 from jtl.pretrained.inspect import UNTOLD, exact
 from jtl.pretrained.load import POSITION, Pretrained, load
-from jtl.pretrained.recognise import described
+from jtl.pretrained.recognise import described, refuse_adapter
 from jtl.weights.formats.hub import locate
 from jtl.weights.formats.read import read
 
@@ -153,8 +153,9 @@ def pretrained(
 
     Raises:
       FileNotFoundError: if there are no such weights.
-      ValueError: if no network or several fit the file, the network takes inputs of another kind, or a parameter holds
-        NaN or infinity, which maximum pooling and thresholds may hide from all later checks.
+      ValueError: if no network or several fit the file, it is the folder of a PEFT adapter, the network takes inputs of
+        another kind, or a parameter holds NaN or infinity, which maximum pooling and thresholds may hide from all later
+        checks.
     """
     with unadvised():  # the commands that train keep folded statistics, and note it
         loaded = _loaded(weights, classes, arch, kind, key, size, hint)
@@ -168,6 +169,7 @@ def _loaded(
     weights: str, classes: Sequence[str] | None, arch: str | None, kind: str, key: Any, size: int | None, hint: str
 ) -> Pretrained:
     path = locate(str(Path(weights).expanduser()) if not weights.startswith(("hf:", "timm:")) else weights)
+    refuse_adapter(path)
     if arch is None and (not path.is_dir() or described(path) is None):
         found = exact(path, read(path))
         if not found:

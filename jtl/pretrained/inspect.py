@@ -13,7 +13,7 @@ from jtl.paths import local
 from jtl.pretrained.depth import blocks_of
 from jtl.pretrained.outline import outline
 from jtl.pretrained.presets import presets, tables
-from jtl.pretrained.recognise import beginnings, common_prefixes, described, recognise
+from jtl.pretrained.recognise import adapter, beginnings, common_prefixes, described, recognise
 from jtl.pretrained.wrappers import unwrapped
 from jtl.weights.formats.errors import show
 from jtl.weights.formats.lazy_tensors import Tensors
@@ -106,6 +106,9 @@ def _plain(name: str) -> str:
 
 
 def _verdict(path: Path, tensors: Tensors, asked: Mapping[str, str | None]) -> list[str]:
+    of_peft = adapter(path)
+    if of_peft is not None:
+        return [of_peft]
     word, found = _fits_within(path, tensors)
     if not found:
         most = beginnings(list(tensors)).most_common(1)

@@ -107,16 +107,24 @@ def refuse_adapter(path: Path) -> None:
     Raises:
       ValueError: naming the network that the adapter belongs to, and the function that loads the adapter.
     """
-    if not path.is_dir() or any((path / name).exists() for name in NAMES):
-        return
-    told = read_json(path / ADAPTER, dict)
+    told = adapter(path)
     if told is not None:
-        base = told.get("base_model_name_or_path")
-        named = f", {show(base)}," if base else ""
-        raise ValueError(
-            f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
-            f" trained on{named} by jtl.load, and put the adapter on it by jtl.peft.load"
-        )
+        raise ValueError(told)
+
+
+def adapter(path: Path) -> str | None:
+    """Says that a folder of PEFT holds an adapter and how to load it; None for all else."""
+    if not path.is_dir() or any((path / name).exists() for name in NAMES):
+        return None
+    told = read_json(path / ADAPTER, dict)
+    if told is None:
+        return None
+    base = told.get("base_model_name_or_path")
+    named = f", {show(base)}," if base else ""
+    return (
+        f"{path} holds a PEFT adapter ({show(told.get('peft_type'))}) and no network: load the network that it was"
+        f" trained on{named} by jtl.load, and put the adapter on it by jtl.peft.load"
+    )
 
 
 def refuse_quantised(config: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from jtl import heads, peft
+from jtl.command.model import pretrained
+from jtl.pretrained.inspect import inspect
 from jtl.pretrained.load import load
 from jtl.pretrained.save import save
 from jtl.weights.formats.errors import WeightNameError
@@ -24,6 +26,9 @@ def test_an_adapters_folder_is_told(tmp_path):
             ValueError, match=r"holds a PEFT adapter \('LORA'\).*'org/base', by jtl.load.*jtl\.peft\.load"
         ):
             load(tmp_path, **options)
+    with pytest.raises(ValueError, match=r"holds a PEFT adapter \('LORA'\).*jtl\.peft\.load"):
+        pretrained(str(tmp_path), ("a", "b"), arch=None, kind="images", key=jax.random.key(0))
+    assert inspect(tmp_path).endswith("and put the adapter on it by jtl.peft.load")
     made.folder(tmp_path, made.VIT)  # a network beside it is read
     assert load(tmp_path).naming == "transformers"
 
