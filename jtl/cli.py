@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "features": (parsers.features, _told(actions.features)),
         "rank": (parsers.rank, _told(actions.rank)),
         "adapt-few": (parsers.adapt_few, _told(lambda settings: actions.adapt_few(parsers.checked(settings)))),
-        "export": (parsers.export, _told(actions.export)),
+        "export": (parsers.export, _export),
     }
     try:
         chosen, values = _parse(given, {name: parser for name, (parser, _) in commands.items()})
@@ -156,18 +156,19 @@ def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str 
         folder = actions.saved(run)
     if folder is not None:
         return _told(actions.evaluate)(folder=folder, data=data, **columns)
-    if data is not None:
-        raise Mistake(
-            f"{str(run)!r} does not describe its network, so it cannot be evaluated on other data: give a run of"
-            " `jtl finetune`, a folder of jtl.save, or checkpoints of jtl.Checkpoints(folder, network=loaded);"
-            " evaluate a recipe's checkpoint on its own test set, without DATA"
-        )
-    for name, value in columns.items():
+    for name, value in columns.items() if data is None else ():
         if value is not None:
-            raise Mistake(f"--{name} {value!r} is for {OWN}; a recipe is evaluated on its own test set")
+            raise Mistake(f"--{name} {value!r} is a column of DATA: without DATA a recipe's own test set is used")
     made, variables, step = _restore(run, recipe)
     from jtl.pretrained.folded import unadvised
 
+    if data is not None:
+        network = _classifier(made)
+        from jtl.command import recipe_network
+
+        with _mistakes(ValueError, OSError):
+            actions.told(recipe_network.judge(network, variables, data, **columns))
+        return 0
     with _mistakes(FileNotFoundError), unadvised():
         found = made.evaluate(variables)
     print(f"{run}, step {step}: " + ", ".join(f"{name} {value:g}" for name, value in found.items()))
@@ -194,26 +195,43 @@ def _predict(
     if csv is not None or file is not None:
         raise Mistake(f"--{'file' if csv is None else 'csv'} is for {OWN}")
     made, variables, _ = _restore(run, recipe)
-    from jtl.pretrained.folded import unadvised
-
-    with _mistakes(FileNotFoundError), unadvised():
-        network = made.network()
-    if not network.classes:
-        raise Mistake("this recipe learns classes that are new in each task, so it cannot classify a single image")
+    network = _classifier(made)
     if text is not None and not network.texts:
         raise Mistake(f"--text {text!r} is a column of texts, and the recipe's network takes files, each by its name")
     with _mistakes(ValueError, OSError):
         named = texts(inputs, "text" if text is None else text) if network.texts else files(inputs)
-        rows = [network.read(one) for one in named]
-    import jax
-    import numpy as np
+        from jtl.command import recipe_network, scores
 
-    from jtl.methods.finetune.finetune import predictor
-
-    x = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    shares = np.asarray(jax.nn.softmax(jax.jit(predictor(network.net))(variables, x)))
-    actions.ranked(named, shares, network.classes, top)
+        found = scores.shares(recipe_network.logits(network, variables, named))
+    actions.ranked(named, found, network.classes, top)
     return 0
+
+
+def _export(run: Path, out: Path | None, recipe: Path | None, format: Any) -> int:
+    with _mistakes(ValueError, OSError):
+        folder = actions.saved(run)
+    out = run.expanduser() / f"export-{format}" if out is None else out
+    if folder is not None:
+        return _told(actions.export)(folder=folder, out=out, format=format)
+    made, variables, _ = _restore(run, recipe)
+    network = _classifier(made)
+    from jtl.command import recipe_network
+
+    with _mistakes(ValueError, OSError):
+        recipe_network.export(network, variables, out, format)
+    print(f"{out}: written for {format}")
+    return 0
+
+
+def _classifier(recipe: Any) -> Any:
+    """Returns the recipe's network, whose classes have names."""
+    from jtl.pretrained.folded import unadvised
+
+    with _mistakes(FileNotFoundError), unadvised():
+        network = recipe.network()
+    if not network.classes:
+        raise Mistake("this recipe learns classes that are new in each task, so its network has none of its own")
+    return network
 
 
 def _describe(name: str, options: list[str]) -> int:

@@ -186,7 +186,7 @@ def test_an_error_that_says_what_to_do_is_told_without_a_traceback(kind, mine, c
         ("predict run a b --csv c.csv --text t", "predict", {"inputs": ("a", "b"), "csv": Path("c.csv"), "text": "t"}),
         ("features a --weights w --file f", "features", {"weights": "w", "file": "f", "text": None, "arch": None}),
         ("rank photos w --label l --seed 3", "rank", {"models": ("w",), "text": "text", "label": "l", "seed": 3}),
-        ("export run there --format jtl", "export", {"run": Path("run"), "out": Path("there"), "format": "jtl"}),
+        ("export run there --format jtl", "export", {"folder": Path("run"), "out": Path("there"), "format": "jtl"}),
         ("sweep there --grid a=1 --by b -- train x", "sweep", {"grid": ("a=1",), "by": "b", "command": ["train", "x"]}),
     ],
 )

@@ -165,21 +165,10 @@ def rank(*, data: Path, models: tuple[str, ...], **options: Any) -> int:
     return 0
 
 
-def export(*, run: Path, out: Path | None, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
-    """Writes a saved network for another library; without `out`, into `export-FORMAT` in the run's folder.
-
-    Raises:
-      ValueError: if the folder is neither a run nor a saved network.
-    """
+def export(*, folder: Path, out: Path, format: Literal["hf", "timm", "torchvision", "jtl"]) -> int:
+    """Writes a saved network for another library."""
     from jtl.command import inference
 
-    folder = saved(run)
-    if folder is None:
-        raise ValueError(
-            f"{str(run)!r} is no run of `jtl finetune` or `jtl adapt`, no folder that jtl.save wrote, and no"
-            " checkpoints that say their network, as those of jtl.Checkpoints(..., network=loaded) do"
-        )
-    out = run.expanduser() / f"export-{format}" if out is None else out
     inference.export(folder, out, format)
     _tell(folder)
     print(f"{out}: written for {format}")
@@ -204,10 +193,15 @@ def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
     scores, notes = inference.judge(folder, data, **columns)
     _tell(folder)
     _note(notes)
+    told(scores)
+    return 0
+
+
+def told(scores: Any) -> None:
+    """Prints the scores of a network, `jtl.command.scores.Scores`."""
     print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
     for name, precision, recall, f1, count in scores.by_class():
         print(f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples")
-    return 0
 
 
 def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, **columns: str | None) -> int:

@@ -122,20 +122,34 @@ def judge(
     loaded, kind = opened(folder)
     own = columns(folder, text=text, label=label, file=file)
     listing = own.file if file is not None or (text is None and source.in_tables(data)) else None
-    parts = source.parts_of(data.expanduser(), tables=listing is not None)
-    folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
-    if parts and "train" not in parts and (listing is not None or set(folders) <= set(parts.values())):
-        data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
-    found = source.read(data, text=own.text, label=own.label, file=listing, classes=loaded.labels)
-    examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
-    assert examples is not None
     assert loaded.labels is not None
+    examples = labelled(data, text=own.text, label=own.label, file=listing, classes=loaded.labels)
     if examples.kind != kind:
         more = hint(examples.kind, examples.items, data, own.text)
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}{more}")
     how, loaded = inputs_as_saved(loaded, folder, kind, examples.items)
     scores = scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
     return Judged(scores, how.notes(examples.items))
+
+
+def labelled(data: Path, *, text: str, label: str, file: str | None, classes: Sequence[str]) -> source.Examples:
+    """Reads labelled examples to score a network on: if the data are split, those of `test/`, else of `val/`.
+
+    Args:
+      data: a folder or a table.
+      text: the column of texts.
+      label: the column of labels.
+      file: the column of paths; None for folders of files, and for a table of texts.
+      classes: the network's classes.
+    """
+    parts = source.parts_of(data.expanduser(), tables=file is not None)
+    folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
+    if parts and "train" not in parts and (file is not None or set(folders) <= set(parts.values())):
+        data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
+    found = source.read(data, text=text, label=label, file=file, classes=classes)
+    examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
+    assert examples is not None
+    return examples
 
 
 class Extracted(NamedTuple):

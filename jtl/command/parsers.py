@@ -26,9 +26,6 @@ Where = Annotated[
         " or a recipe's checkpoints, as runs/digits/checkpoints",
     ),
 ]
-Run = Annotated[
-    Positional[Path], arg(metavar="RUN", help="the folder of a run of `jtl finetune` or `jtl adapt`, or of jtl.save")
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,16 +169,18 @@ def rank(
 
 
 def export(
-    run: Run,
+    run: Where,
     out: Annotated[Positional[Path | None], arg(metavar="[OUT]")] = None,
     /,
+    recipe: Path | None = None,
     format: Literal["hf", "timm", "torchvision", "jtl"] = "hf",
 ) -> None:
     """Export the network of a run in the format of another library.
 
     Args:
-      run: the folder of a run of `jtl finetune` or `jtl adapt`, or a folder that `jtl.save` wrote.
+      run: see `jtl eval`.
       out: the folder to write; None: `export-FORMAT` in the run's folder.
+      recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
       format: transformers', timm's, torchvision's, or jtl's own.
     """
 
@@ -195,12 +194,12 @@ def evaluate(
     label: str | None = None,
     file: str | None = None,
 ) -> None:
-    """Evaluate a saved network on labelled data, or a recipe's checkpoint on its test set.
+    """Evaluate a saved network, or a recipe's checkpoint, on labelled data; the latter without any on its own test set.
 
     Args:
       run: the folder of a run of `jtl finetune`, `jtl adapt` or `jtl adapt-few`, a folder that `jtl.save` wrote, or the
         folder of a recipe's checkpoints.
-      data: a folder of class folders, or a table; not for a recipe.
+      data: a folder of class folders, or a table.
       recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
       text: the column of texts in a table; by default the run's column, else "text".
       label: the column of labels in a table; by default the run's column, else "label".

@@ -155,7 +155,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
             key = rng.stream(jax.random.key(settings.seed), "rate")
             rates = lr_find(objective, start, data, key=key, optimizer=_optimizer, trainable=trained, clip=CLIP)
             if rates.tenth is None:
-                notes.append(f"the loss of the range test never fell below its first value: the rate stays {rate:g}")
+                notes.append(f"the range test suggests no learning rate: {rates.note}; the rate stays {rate:g}")
             else:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")

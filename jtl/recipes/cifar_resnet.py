@@ -111,13 +111,14 @@ class Recipe:
 
     def network(self) -> base.Network:
         """The fine-tuned classifier."""
-        known, names = self._known(), tuple(base.stored(self.data, "cifar100.npz", "names")["names"])
+        known, names = self._known(), tuple(map(str, base.stored(self.data, "cifar100.npz", "names")["names"]))
 
         def read(path: Any) -> Any:
             return pixels.short_side_crop(pixels.decode(path, "RGB"), 32)
 
         net = network(backbone=_seen(known), head=known.head)
-        return base.Network(known.variables, net, select(".*"), self.tune.learning_rate, names, read)
+        rate = self.tune.learning_rate
+        return base.Network(known.variables, net, select(".*"), rate, names, read, loaded=known)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on CIFAR-100's test images."""

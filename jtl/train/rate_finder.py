@@ -13,9 +13,12 @@ from jtl.objective import Objective
 from jtl.train.step import make_step
 from jtl.typing import Key, Mask
 
-SMOOTHING = 0.9
+HALF = 5
+"""A mean is over the losses of this many steps on either side."""
 DIVERGED = 4.0
-"""The test ends when the smoothed loss is more than this many times its lowest value."""
+"""The test ends when the mean loss is more than this many times its lowest value."""
+NOISE = 2.0
+"""A fall counts if it is more than this many standard deviations of one loss: a mean of noise falls by one of them."""
 
 
 class Rates(NamedTuple):
@@ -24,17 +27,18 @@ class Rates(NamedTuple):
     Args:
       rates: the rate of each step, rising.
       losses: the loss of each step, before its update.
-      smoothed: the exponential mean of the losses, corrected for the bias of its start.
-      steepest: the rate at which the smoothed loss falls fastest over the logarithm of the rate; None if it never
-        falls.
-      tenth: a tenth of the rate of the lowest smoothed loss; None if that is the first one.
+      smoothed: for each step the mean of the losses from five steps before to five steps after it, fewer at the ends.
+      steepest: the middle of the ten steps over which the smoothed loss falls most, up to its lowest; None with `note`.
+      tenth: a tenth of the rate of the lowest smoothed loss; None with `note`.
+      note: why no rate is suggested, and what to try; None if rates are suggested.
     """
 
     rates: np.ndarray
     losses: np.ndarray
     smoothed: np.ndarray
-    steepest: float | None
-    tenth: float | None
+    steepest: float | None = None
+    tenth: float | None = None
+    note: str | None = None
 
 
 def lr_find(
@@ -52,8 +56,11 @@ def lr_find(
 ) -> Rates:
     """Takes steps whose rate rises from `low` to `high`, `η_t = low (high / low)^(t / (steps − 1))`.
 
-    It ends early if the loss is not finite, or its mean exceeds `DIVERGED` times its lowest value. The mean of the
-    losses is `m_t / (1 − β^{t+1})` with `m_t = β m_{t−1} + (1 − β) ℓ_t` and β = 0.9. The variables stay as they are.
+    It ends early if the loss is not finite, or the mean of 11 losses exceeds 4 times its lowest value. The mean of a
+    step has it in its middle, so that it does not lag behind the rate. The first five steps, whose means are of few
+    losses, suggest no rate. None is suggested either if the lowest mean is in the last five steps before `high`, or if
+    the mean falls by at most 2σ, with σ the noise of a loss, `σ² = mean (ℓ_{t+1} − ℓ_t)² / 2`. The variables stay as
+    they are.
 
     Args:
       objective: as in `jtl.make_step`.
@@ -75,8 +82,8 @@ def lr_find(
       >>> net = jtl.network(backbone=jtl.backbones.mlp((8,)), head=jtl.heads.linear(3))
       >>> data = jtl.data.arrays(jnp.eye(12), jnp.arange(12) % 3, batch_size=12)
       >>> variables = net.init(jax.random.key(0), data[0]["x"])
-      >>> found = jtl.lr_find(jtl.finetune(net), variables, data, key=jax.random.key(1))
-      >>> 1e-6 < found.steepest < 1
+      >>> found = jtl.lr_find(jtl.finetune(net), variables, data, key=jax.random.key(1), high=10.0)
+      >>> 1e-3 < found.steepest < 1
       True
 
     Smith, Cyclical Learning Rates for Training Neural Networks, 2017, arXiv 1506.01186.
@@ -91,26 +98,42 @@ def lr_find(
 
     step = make_step(objective, optimizer(schedule), trainable=trainable, clip=clip)
     state, take = step.init(variables, key), jax.jit(step, donate_argnums=0)
-    losses, smoothed, mean = [], [], 0.0
+    losses, lowest, window = [], math.inf, 2 * HALF + 1
     for t in range(steps):
         state, metrics = take(state, data[t])
         loss = float(metrics["loss"])
         if not math.isfinite(loss):
             break
-        mean = SMOOTHING * mean + (1 - SMOOTHING) * loss
         losses.append(loss)
-        smoothed.append(mean / (1 - SMOOTHING ** (t + 1)))
-        if t > steps // 10 and smoothed[-1] > DIVERGED * min(smoothed):
-            break
+        if len(losses) >= window:
+            mean = sum(losses[-window:]) / window
+            lowest = min(lowest, mean)
+            if mean > DIVERGED * lowest:
+                break
     if not losses:
         raise ValueError("the loss of the variables as they are is not finite: look at the data, and at the weights")
-    rates = np.array([schedule(t) for t in range(len(losses))])
-    return Rates(rates, np.array(losses), np.array(smoothed), *_suggested(rates, np.array(smoothed)))
+    return suggested(np.array([schedule(t) for t in range(len(losses))]), np.array(losses), high)
 
 
-def _suggested(rates: np.ndarray, smoothed: np.ndarray) -> tuple[float | None, float | None]:
-    lowest = int(smoothed.argmin())
-    if lowest == 0:
-        return None, None
-    slopes = np.gradient(smoothed[: lowest + 1], np.log(rates[: lowest + 1]))
-    return float(rates[slopes.argmin()]), float(rates[lowest] / 10)
+def suggested(rates: np.ndarray, losses: np.ndarray, high: float) -> Rates:
+    """Returns the rates that the losses of a range test suggest.
+
+    Args:
+      rates: the rate of each step, rising.
+      losses: the loss of each step.
+      high: the rate at which the test would end if its loss did not rise.
+    """
+    smoothed = np.array([losses[max(t - HALF, 0) : t + HALF + 1].mean() for t in range(len(losses))])
+    found = Rates(rates, losses, smoothed)
+    if len(losses) <= HALF:
+        return found._replace(note=f"the test ended after {len(losses)} steps; try more of them, or lower rates")
+    lowest = HALF + int(smoothed[HALF:].argmin())
+    down = smoothed[HALF : lowest + 1]
+    noise = math.sqrt(np.mean(np.diff(losses[: lowest + 1]) ** 2) / 2)
+    if down.max() - down[-1] <= NOISE * noise:
+        return found._replace(note="the loss does not fall by more than its noise; try larger batches, or other rates")
+    if lowest >= len(rates) - HALF and math.isclose(rates[-1], high):
+        return found._replace(note=f"the loss still falls at the highest rate, {high:g}; try higher ones")
+    wide = np.pad(down, HALF, mode="edge")
+    steepest = HALF + int((wide[2 * HALF :] - wide[: -2 * HALF]).argmin())
+    return found._replace(steepest=float(rates[steepest]), tenth=float(rates[lowest] / 10))

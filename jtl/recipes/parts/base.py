@@ -12,11 +12,12 @@ import numpy as np
 from jtl.model import Model, Variables
 from jtl.params import Table
 from jtl.paths import local
+from jtl.pretrained.load import Pretrained
 from jtl.typing import Mask
 
 
 class Network(NamedTuple):
-    """A recipe's network, for `jtl describe` and `jtl predict`.
+    """A recipe's network, for the commands describe, predict, eval and export.
 
     Args:
       variables: the variables with fresh weights.
@@ -26,6 +27,8 @@ class Network(NamedTuple):
       classes: the names of the classes; empty if the classes are new in every task.
       read: a function from a file, or from a text if `texts`, to one input of the network.
       texts: whether `read` takes texts.
+      loaded: what `jtl.load` gave for it, which `jtl export` saves with the weights of a checkpoint; None for a network
+        that is built of parts.
     """
 
     variables: Variables
@@ -35,6 +38,7 @@ class Network(NamedTuple):
     classes: tuple[str, ...]
     read: Callable[[Any], Any]
     texts: bool = False
+    loaded: Pretrained | None = None
 
 
 class Recipe(Protocol):

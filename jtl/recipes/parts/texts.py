@@ -170,8 +170,8 @@ class Texts:
         def one(given: str) -> dict[str, np.ndarray]:
             return {name: rows[0] for name, rows in tokens([given]).items()}
 
-        rate = self.tune.learning_rate
-        return base.Network(loaded.variables, loaded.network, LEARNS, rate, self.classes, one, texts=True)
+        given = loaded.variables, loaded.network, LEARNS, self.tune.learning_rate, self.classes
+        return base.Network(*given, one, texts=True, loaded=loaded)
 
     def evaluate(self, variables: Variables) -> dict[str, float]:
         """Loss and accuracy on the test set."""

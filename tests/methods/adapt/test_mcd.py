@@ -11,7 +11,6 @@ from jtl.methods.adapt.mcd import discrepancy, mcd
 from jtl.metrics.accumulate import total
 from jtl.networks import network
 from jtl.params import select
-from jtl.train.parallel.sharding import jit_step, mesh, put_batch
 from jtl.train.step import make_step
 from jtl.train.turns import Turn
 
@@ -97,21 +96,6 @@ def test_masked_rows_do_not_count(key):
         assert largest_difference(g, grad(objective, variables, rows, key)) < 1e-6
     rows["target"]["mask"] = np.zeros(16, bool)
     assert all(float(jnp.abs(leaf).max()) == 0 for leaf in jax.tree.leaves(grad(turns[2], variables, rows, key)))
-
-
-def test_eight_devices_take_the_step_of_one(key):
-    rows, turns = domains(), mcd(NET, top(3))
-    rows["source"] = batch(n=16, masked=True)
-    step = make_step(
-        [Turn(turns[0], by=(0, 1)), Turn(turns[1], by=(1,)), Turn(turns[2], by=(0,), repeat=2)],
-        [optax.sgd(0.1), optax.sgd(0.1)],
-        trainable=[select("backbone/.*"), select("head/.*", "second/.*")],
-    )
-    results = []
-    for grid in (mesh(devices=jax.devices()[:1]), mesh()):
-        update, state = jit_step(step, step.init(turns[0].init(key, rows), key), grid)
-        results.append(jax.device_get(update(state, put_batch(rows, grid))[0].params))
-    assert largest_difference(*results) < 1e-5
 
 
 def test_what_does_not_fit_is_refused(key):
