@@ -22,6 +22,7 @@ TERMS = {
     "iwan": alignments.iwan(CRITIC, CRITIC),
     "wdgrl": alignments.wdgrl(CRITIC),
     "osbp": alignments.osbp(NET),
+    "mme": alignments.mme(NET),
     "mcc": alignments.mcc(),
     "mmd": alignments.mmd(),
     "entropy": alignments.entropy(),
