@@ -42,6 +42,7 @@ CASES = {
     "mmd biased": alignments.mmd(estimator="biased"),
     "mmd linear": alignments.mmd(estimator="linear"),
     "mme": alignments.mme(NET),
+    "nwd": alignments.nwd(NET),
     "teacher": alignments.mean_teacher(NET, 10.0),
     "pseudo": alignments.pseudo_labels(threshold=0.4),
     "rsd": alignments.rsd(0.1),

@@ -23,6 +23,7 @@ TERMS = {
     "wdgrl": alignments.wdgrl(CRITIC),
     "osbp": alignments.osbp(NET),
     "mme": alignments.mme(NET),
+    "nwd": alignments.nwd(NET),
     "mcc": alignments.mcc(),
     "mmd": alignments.mmd(),
     "entropy": alignments.entropy(),
