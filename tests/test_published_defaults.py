@@ -20,6 +20,7 @@ PUBLISHED = [
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
+    (alignments.mme, {"weight": 0.1}),
     (alignments.minent, {"weight": 0.001}),
     (alignments.rsc, {"feature_share": 1 / 3, "batch_share": 1 / 3}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),

@@ -47,7 +47,9 @@ from jtl.methods.adapt.minent import minent as minent
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg
 from jtl.methods.adapt.mmd import mmd as mmd
+from jtl.methods.adapt.mme import mme as mme
 from jtl.methods.adapt.nearest_neighbour_weights import nearest_neighbour_weights as nearest_neighbour_weights
+from jtl.methods.adapt.nwd import nwd as nwd
 from jtl.methods.adapt.on_features import coral_map as coral_map
 from jtl.methods.adapt.on_features import proxy_a_distance as proxy_a_distance
 from jtl.methods.adapt.on_features import subspace_alignment as subspace_alignment

@@ -41,6 +41,8 @@ CASES = {
     "mmd": alignments.mmd(),
     "mmd biased": alignments.mmd(estimator="biased"),
     "mmd linear": alignments.mmd(estimator="linear"),
+    "mme": alignments.mme(NET),
+    "nwd": alignments.nwd(NET),
     "teacher": alignments.mean_teacher(NET, 10.0),
     "pseudo": alignments.pseudo_labels(threshold=0.4),
     "rsd": alignments.rsd(0.1),
@@ -53,7 +55,7 @@ BY_PLACE = {"vat"}
 IN_ORDER = {"mmd linear"} | BY_PLACE
 DRAWS = {"domain_mixup", "sliced"} | BY_PLACE
 """A pmapped device draws from a stream of its own."""
-BY_ROW = ["afn", "atdoc_nc", "entropy", "fixmatch", "flexmatch", "pseudo", "teacher"]
+BY_ROW = ["afn", "atdoc_nc", "entropy", "fixmatch", "flexmatch", "mme", "pseudo", "teacher"]
 BY_ROW_NUMBER = ("atdoc", "can", "flexmatch")
 """The target's y are its rows in a memory."""
 MEMORIES = {

@@ -22,6 +22,8 @@ TERMS = {
     "iwan": alignments.iwan(CRITIC, CRITIC),
     "wdgrl": alignments.wdgrl(CRITIC),
     "osbp": alignments.osbp(NET),
+    "mme": alignments.mme(NET),
+    "nwd": alignments.nwd(NET),
     "mcc": alignments.mcc(),
     "mmd": alignments.mmd(),
     "entropy": alignments.entropy(),

@@ -82,6 +82,8 @@ def test_a_row_whose_label_pada_ignores_has_the_weight_of_a_class_that_the_targe
         lambda w: alignments.mdd(weight=w),
         lambda w: alignments.wdgrl(weight=w),
         lambda w: alignments.osbp(NET, w),
+        lambda w: alignments.mme(NET, w),
+        lambda w: alignments.nwd(NET, w),
         lambda w: alignments.iwan(weight=w),
         lambda w: alignments.pada(NET, weight=w),
         lambda w: alignments.vrex(NAMES, w),
@@ -89,7 +91,22 @@ def test_a_row_whose_label_pada_ignores_has_the_weight_of_a_class_that_the_targe
         lambda w: alignments.fishr(NET, NAMES, w),
         lambda w: alignments.cdann(NAMES, weight=w),
     ],
-    ids=["dann", "alternating", "cdan", "mdd", "wdgrl", "osbp", "iwan", "pada", "vrex", "irm", "fishr", "cdann"],
+    ids=[
+        "dann",
+        "alternating",
+        "cdan",
+        "mdd",
+        "wdgrl",
+        "osbp",
+        "mme",
+        "nwd",
+        "iwan",
+        "pada",
+        "vrex",
+        "irm",
+        "fishr",
+        "cdann",
+    ],
 )
 def test_a_weight_that_turns_a_term_around_is_refused(make):
     for weight in (-1.0, float("nan")):
