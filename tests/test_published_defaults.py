@@ -13,6 +13,7 @@ PUBLISHED = [
     (alignments.afn, {"weight": 0.05, "growth": 1.0}),
     (alignments.atdoc_nc, {"weight": 0.1, "momentum": 0.1}),
     (alignments.bsp, {"weight": 1e-4, "k": 1}),
+    (alignments.dacs, {"momentum": 0.99, "threshold": 0.968}),
     (alignments.daregram, {"angle": 0.05, "scale": 0.001, "threshold": 0.9}),
     (alignments.fixmatch, {"threshold": 0.95}),
     (alignments.flexmatch, {"threshold": 0.95}),

@@ -96,6 +96,7 @@ CASES = [
     (spectrograms.shift, {}, {"longest": (0, *COUNT)}),
     (mixing.mixup, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
     (mixing.cutmix, {"alpha": 0.1, "classes": 3}, {"alpha": NUMBER, "classes": (1, *COUNT)}),
+    (mixing.half_of_classes, {"key": jax.random.key(0), "y": PHOTO[..., 0]}, {"classes": (0, *COUNT)}),
     (policies.rand_augment, {}, {"operations": COUNT, "bins": COUNT, "magnitude": (NAN, INF, -1)}),
     (policies.trivial_augment, {}, {"bins": COUNT}),
     (partial(built, backbones.conv4, IMAGE), {"filters": 8}, {"filters": COUNT, "momentum": NUMBER}),

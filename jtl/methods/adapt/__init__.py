@@ -17,6 +17,7 @@ from jtl.methods.adapt.cdan import cdan as cdan
 from jtl.methods.adapt.cdann import cdann as cdann
 from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
+from jtl.methods.adapt.dacs import dacs as dacs
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
