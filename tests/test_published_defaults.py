@@ -21,6 +21,7 @@ PUBLISHED = [
     (alignments.jmmd, {"sigma": 0.92}),
     (alignments.mcc, {"temperature": 2.5}),
     (alignments.mdd, {"gamma": 4.0}),
+    (alignments.mic, {"ratio": 0.7, "momentum": 0.999, "threshold": 0.968}),
     (alignments.minent, {"weight": 0.001}),
     (alignments.rsc, {"feature_share": 1 / 3, "batch_share": 1 / 3}),
     (alignments.rsd, {"weight": 1e-3, "mismatch": 0.01}),

@@ -88,6 +88,7 @@ CASES = [
     (appearance.erase, {}, {"probability": NUMBER, "value": NUMBER, "ratio": ((0.3, INF), (NAN, 1.0))}),
     (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency": COUNT, "time": COUNT, "value": NUMBER}),
     (appearance.spec_augment, {"frequency": 2, "time": 2}, {"frequency_masks": COUNT, "time_masks": COUNT}),
+    (appearance.mask_patches, {"patch": 2, "ratio": 0.5}, {"patch": (0, *COUNT), "ratio": NUMBER, "value": NUMBER}),
     (waves.speed, {}, {"slowest": (0, *NUMBER), "fastest": NUMBER}),
     (waves.shift, {}, {"longest": (0, *COUNT)}),
     (waves.gain, {}, {"decibels": (0, *NUMBER)}),

@@ -44,6 +44,7 @@ from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
 from jtl.methods.adapt.mdd import mdd as mdd
 from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
+from jtl.methods.adapt.mic import mic as mic
 from jtl.methods.adapt.minent import minent as minent
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg
