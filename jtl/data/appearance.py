@@ -1,5 +1,6 @@
-"""Colour jitter, erasing and SpecAugment: `(key, x) -> x`, as in `jtl.data.augment`."""
+"""Colour jitter, erasing, masked patches and SpecAugment: `(key, x) -> x`, as in `jtl.data.augment`."""
 
+import math
 from typing import Any
 
 import jax
@@ -114,6 +115,49 @@ def _rectangles(key: Key, x: Any, scale: tuple[float, float], ratio: tuple[float
     h, w = jnp.minimum(jnp.sqrt(area / shape), height), jnp.minimum(jnp.sqrt(area * shape), width)
     top, left = jax.random.uniform(of_place, (2, len(x)))
     return top * (height - h), left * (width - w), h, w
+
+
+def mask_patches(patch: int, ratio: float, value: float = 0.0) -> Augment:
+    """Sets each square patch of an image to a value, independently with probability r.
+
+    The patches are a grid of b x b pixels from the upper left corner. Labels stay as they are. With 0, put it after
+    `normalise`, whose result has mean 0.
+
+    Args:
+      patch: b, the side of a patch in pixels, by which height and width can be divided.
+      ratio: r, in [0, 1]: 0 masks nothing and 1 everything.
+      value: the value of masked pixels.
+
+    Raises:
+      ValueError: for a patch that is not an integer of at least 1, or a ratio or value out of range; while tracing, for
+        images that do not divide into such patches.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from jtl.data import appearance
+      >>> masked = appearance.mask_patches(2, 0.5)(jax.random.key(0), jnp.ones((1, 2, 8, 1)))
+      >>> masked[0, 0, :, 0].tolist()
+      [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+
+    Hoyer et al., MIC: Masked Image Consistency for Context-Enhanced Domain Adaptation, 2022, arXiv 2212.01322.
+    """
+    checked.whole(1, patch=patch)
+    checked.within("[0, 1]", ratio=ratio)
+    checked.within("(-inf, inf)", value=value)
+
+    def apply(key: Key, x: Any) -> Array:
+        images_only(x)
+        height, width = x.shape[1:3]
+        if height % patch or width % patch:
+            raise ValueError(
+                f"images of {height} x {width} do not divide into patches of {patch}: give a divisor of"
+                f" {math.gcd(height, width)}"
+            )
+        grid = jax.random.uniform(key, (len(x), height // patch, width // patch), jnp.float32) < ratio
+        masked = jnp.repeat(jnp.repeat(grid, patch, 1), patch, 2)
+        return jnp.where(masked[..., None], jnp.asarray(value, x.dtype), x)
+
+    return Photometric("mask_patches", apply)
 
 
 def spec_augment(

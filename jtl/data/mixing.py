@@ -1,4 +1,4 @@
-"""Augmentation across examples: mixup and CutMix, which return images and soft labels."""
+"""Augmentation across examples: mixup and CutMix, which return images and soft labels, and ClassMix of label maps."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from jtl.checked import positive, whole
+from jtl.data.class_mix import class_mix as class_mix
+from jtl.data.class_mix import half_of_classes as half_of_classes
 from jtl.data.geometry import one_array
 from jtl.typing import Key
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jtl.data.appearance import erase, jitter, spec_augment
+from jtl.data.appearance import erase, jitter, mask_patches, spec_augment
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +78,21 @@ def test_spec_augment_masks_whole_bands_of_uniform_width(key):
 def test_bad_input_raises(key, images, call, message):
     with pytest.raises(ValueError, match=message):
         call(key, images)
+
+
+def test_patches_are_masked_whole_with_their_probability(key):
+    x = np.random.default_rng(0).integers(1, 200, (500, 6, 4, 2)).astype(np.uint8)
+    out = np.asarray(jax.jit(mask_patches(2, 0.7, value=255))(key, x))
+    assert out.dtype == np.uint8
+    gone = (out == 255).reshape(500, 3, 2, 2, 2, 2)
+    masked = gone[:, :, 0, :, 0, 0]
+    np.testing.assert_array_equal(gone, np.broadcast_to(masked[:, :, None, :, None, None], gone.shape))
+    np.testing.assert_array_equal(out[out != 255], x[out != 255])
+    n = masked.size
+    assert abs(masked.mean() - 0.7) < 5 * (0.7 * 0.3 / n) ** 0.5
+    both = (masked[:, :, 0] & masked[:, :, 1]).mean()  # independently
+    assert abs(both - 0.49) < 5 * (0.49 * 0.51 / (n / 2)) ** 0.5
+    for ratio, wanted in ((0, x), (1, np.zeros_like(x))):
+        np.testing.assert_array_equal(mask_patches(2, ratio)(key, x), wanted)
+    with pytest.raises(ValueError, match="images of 6 x 4 do not divide into patches of 4: give a divisor of 2"):
+        mask_patches(4, 0.5)(key, x)

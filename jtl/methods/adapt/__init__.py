@@ -17,6 +17,7 @@ from jtl.methods.adapt.cdan import cdan as cdan
 from jtl.methods.adapt.cdann import cdann as cdann
 from jtl.methods.adapt.cluster_labels import cluster_labels as cluster_labels
 from jtl.methods.adapt.coral import coral as coral
+from jtl.methods.adapt.dacs import dacs as dacs
 from jtl.methods.adapt.dann import alternating as alternating
 from jtl.methods.adapt.dann import dann as dann
 from jtl.methods.adapt.dann import weight_schedule as weight_schedule
@@ -43,6 +44,7 @@ from jtl.methods.adapt.mcc import mcc as mcc
 from jtl.methods.adapt.mcd import mcd as mcd
 from jtl.methods.adapt.mdd import mdd as mdd
 from jtl.methods.adapt.mean_teacher import mean_teacher as mean_teacher
+from jtl.methods.adapt.mic import mic as mic
 from jtl.methods.adapt.minent import minent as minent
 from jtl.methods.adapt.mixstyle import mixstyle as mixstyle
 from jtl.methods.adapt.mldg import mldg as mldg

@@ -3,17 +3,16 @@
 from typing import Any
 
 import jax
-import optax
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl import ops, rng
 from jtl.methods.adapt.own_norms import refuse_own
-from jtl.methods.terms import checked, clean, row_logits, view_of, weighted, with_own
+from jtl.methods.adapt.teachers import averaged
+from jtl.methods.terms import checked, clean, row_logits, view_of, weighted
 from jtl.methods.views import Views
 from jtl.metrics.accumulate import mean
-from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
-from jtl.networks import parts_of
-from jtl.objective import NONE, Objective
+from jtl.model import Model
+from jtl.objective import Objective
 from jtl.typing import Aux, Key, Params, Schedule, Stats
 
 
@@ -59,41 +58,24 @@ def mean_teacher(
     Self-ensembling for visual domain adaptation, 2018, arXiv 1706.05208.
     """
     checked(weight, name)
-    if not 0 <= momentum < 1:
-        raise ValueError(f"momentum={momentum}: it lies in [0, 1)")
-    names = list(parts_of(net))
-
-    def own(params: Params) -> Params:
-        return {n: params[n] for n in names if n in params}
+    held = averaged(net, momentum, name, dropout=True)
 
     def run(params: Params, stats: Stats, views: Views, key: Key | None, step: Any) -> tuple[Any, Aux]:
         refuse_own(params, (teacher,), name)
         z, kept = row_logits(views, student, name)
         view = view_of(views, teacher, name)
-        averaged = cast_floating(stats[name], dtype_of(params))
-        x = ops.without_masked(view.x, view.mask)
-        dropout = None if key is None else rng.stream(key, name)
-        said, _ = net.apply(Variables(averaged, stats), x, train=True, key=dropout)
-        if said.output.shape != z.shape:
+        own = None if key is None else rng.stream(key, name)
+        said = held.predict(params, stats, ops.without_masked(view.x, view.mask), own)
+        if said.shape != z.shape:
             raise ValueError(
-                f"{name}: {teacher!r} has {len(said.output)} rows and {student!r} {len(z)}: give two views of the same"
-                " ones"
+                f"{name}: {teacher!r} has {len(said)} rows and {student!r} {len(z)}: give two views of the same ones"
             )
-        wanted, others = clean(jax.lax.stop_gradient(said.output), view.mask)
+        wanted, others = clean(said, view.mask)
         value = mean(consistency_loss(z, wanted), kept & others)
         agrees = mean(z.argmax(1) == wanted.argmax(1), kept & others)
         return {name: weighted(value, weight, step)}, Aux(stats, {f"{name}_agrees": agrees})
 
-    def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
-        del key, views
-        start = upcast(own(given.params))
-        there = name in given.stats and jax.tree.structure(given.stats[name]) == jax.tree.structure(start)
-        return given if there else with_own(given, name, start)
-
-    def commit(stats: Stats, params: Params) -> Stats:
-        return {**stats, name: optax.incremental_update(upcast(own(params)), stats[name], 1 - momentum)}
-
-    return Objective(run, init, commit)
+    return Objective(run, held.init, held.commit)
 
 
 def consistency_loss(student: Float[ArrayLike, "rows classes"], teacher: Float[ArrayLike, "rows classes"]) -> Array:
