@@ -36,6 +36,7 @@ from jtl.methods.meta.prototypes import prototypes as prototypes
 from jtl.methods.meta.reptile import reptile as reptile
 from jtl.methods.meta.ridge import ridge as ridge
 from jtl.methods.meta.self_supported import self_supported as self_supported
+from jtl.methods.meta.svm import svm as svm
 from jtl.methods.meta.transductive import together as together
 from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate

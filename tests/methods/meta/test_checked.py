@@ -19,6 +19,7 @@ from jtl.methods.meta.meta_curvature import meta_curvature
 from jtl.methods.meta.multi_step import annealed_weights
 from jtl.methods.meta.per_step_rates import per_step_rates
 from jtl.methods.meta.ridge import ridge
+from jtl.methods.meta.svm import svm
 from jtl.methods.meta.update_rules import fixed_rate, learned_rate
 from jtl.networks import network
 
@@ -39,6 +40,7 @@ WHOLE = {  # unwrapped: in tests alone the types of arguments are checked too
     "per_step_rates": ("steps", lambda n: unwrap(per_step_rates)(0.1, steps=n), 1),
     "learned_optimizer": ("width", lambda n: unwrap(learned_optimizer)(0.1, width=n), 1),
     "with_context": ("size", lambda n: unwrap(with_context)(dense(4), n), 1),
+    "svm": ("steps", lambda n: unwrap(svm)(NET, steps=n), 1),
     "memorise": ("way", lambda n: unwrap(memorise)(NET, way=n), 1),
     "annealed_weights": ("over", lambda n: unwrap(annealed_weights)(2, over=n), 1),
 }
@@ -46,6 +48,8 @@ POSITIVE = {
     "implicit": ("strength", lambda a: implicit(quadratic, RULE, **{**IMPLICIT, "strength": a})),
     "ridge": ("strength", lambda a: ridge(NET, strength=a)),
     "ridge, scale": ("scale", lambda a: ridge(NET, scale=a)),
+    "svm": ("cost", lambda a: svm(NET, cost=a)),
+    "svm, scale": ("scale", lambda a: svm(NET, scale=a)),
     "matching": ("temperature", matching),
 }
 
