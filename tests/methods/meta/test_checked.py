@@ -14,6 +14,7 @@ from jtl.methods.meta.cavia import with_context
 from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.learned_optimizer import learned_optimizer
+from jtl.methods.meta.mahalanobis import mahalanobis
 from jtl.methods.meta.memory import matching, memorise
 from jtl.methods.meta.meta_curvature import meta_curvature
 from jtl.methods.meta.multi_step import annealed_weights
@@ -50,6 +51,7 @@ POSITIVE = {
     "ridge, scale": ("scale", lambda a: ridge(NET, scale=a)),
     "svm": ("cost", lambda a: svm(NET, cost=a)),
     "svm, scale": ("scale", lambda a: svm(NET, scale=a)),
+    "mahalanobis": ("strength", lambda a: mahalanobis(strength=a)),
     "matching": ("temperature", matching),
 }
 

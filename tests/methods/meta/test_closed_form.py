@@ -16,6 +16,7 @@ from jtl.methods.meta.chained import chained
 from jtl.methods.meta.feat import feat
 from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.mahalanobis import mahalanobis
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.memory import centred, matching, memorise, nearest_mean, relation, relation_error
 from jtl.methods.meta.new_head import new_head
@@ -157,6 +158,26 @@ def test_simpleshot_is_the_nearest_centroid_of_centred_features(case, key, norma
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_mahalanobis_distances_are_scipys(case, key):
+    """With numpy's covariances; of one example alone that of its class is 0."""
+    from scipy.spatial.distance import cdist
+
+    with jax.enable_x64(True):
+        net, variables, support, query, z, q = with_head(case, mahalanobis(strength=0.5), key)
+        kept = np.arange(12) != 3
+        for few in (False, True):  # of class 2 one example
+            rows = kept if not few else kept & ((np.asarray(support["y"]) != 2) | (np.arange(12) == 2))
+            found = outputs(net, memorise(net, way=WAY), variables, {**support, "mask": jnp.asarray(rows)}, query, key)
+            y = np.asarray(support["y"])
+            for c in range(WAY):
+                own = z[rows & (y == c)]
+                cov = np.cov(own.T) if len(own) > 1 else np.zeros((6, 6))
+                share = len(own) / (len(own) + 1)
+                metric = share * cov + (1 - share) * np.cov(z[rows].T) + 0.5 * np.eye(6)
+                wanted = -(cdist(q, own.mean(0)[None], "mahalanobis", VI=np.linalg.inv(metric))[:, 0] ** 2)
+                np.testing.assert_allclose(found[:, c], wanted, rtol=1e-9)
+
+
 LEARNERS = {
     "prototypes": (heads.linear(WAY), prototypes),
     "ridge": (heads.linear(WAY), ridge),
@@ -164,6 +185,7 @@ LEARNERS = {
     "matching": (matching(), lambda net: memorise(net, way=WAY)),
     "relation": (relation(heads.mlp(1, (4,))), lambda net: memorise(net, way=WAY)),
     "nearest_mean": (nearest_mean(), lambda net: memorise(net, way=WAY)),
+    "mahalanobis": (mahalanobis(), lambda net: memorise(net, way=WAY)),
     "feat": (feat(), lambda net: memorise(net, way=WAY)),
 }
 
