@@ -323,7 +323,7 @@ def extra_of(tx: optax.GradientTransformation, extra: Mapping[str, Any]) -> dict
 
     Example:
       >>> import jtl, optax
-      >>> jtl.optim.extra_of(optax.sgd(0.1), {"value": 1.0})
+      >>> jtl.optim.extra_of(optax.scale(0.1), {"value": 1.0})
       {}
     """
     known = inspect.signature(tx.update).parameters

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 STEPS = 500
-"""Steps of the solver. On features of 5 classes and 25 rows they reach the rounding of float32."""
+"""Steps of the solver. For 75 rows of 5 classes the solution is within 5e-6 of its largest entry, in float64."""
 
 
 def support_vectors(
@@ -35,8 +35,8 @@ def support_vectors(
       >>> import jax.numpy as jnp
       >>> from jtl.methods.meta.support_vectors import support_vectors
       >>> z, y = jnp.array([[1.0], [-1.0]]), jnp.eye(2)
-      >>> support_vectors(z, y, jnp.full(2, 0.1), jnp.ones(2, bool)).round(5).tolist()
-      [[0.20000000298023224, -0.20000000298023224]]
+      >>> [round(float(w), 4) for w in support_vectors(z, y, jnp.full(2, 0.1), jnp.ones(2, bool))[0]]
+      [0.2, -0.2]
 
     Crammer and Singer, On the Algorithmic Implementation of Multiclass Kernel-based Vector Machines, 2001.
     """
