@@ -124,4 +124,5 @@ with epy.lazy_api_imports(globals()):
     from jtl.transform.remat import checkpointed as checkpointed
     from jtl.typing import Aux as Aux
 
+del epy  # no name of jtl
 __all__ = sorted(set(globals()["__dir__"]()) - set(globals()))  # pyright: ignore[reportUnsupportedDunderAll]

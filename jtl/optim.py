@@ -1,7 +1,8 @@
 """Additions to optax: learning rates by parameter path, layer decay, and the usual mask of weight decay."""
 
+import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -311,10 +312,23 @@ def restarted(tx: optax.GradientTransformation, at: Sequence[int]) -> optax.Grad
             raise ValueError("restarted needs the parameters: tx.update(updates, state, params)")
         now = (count == jnp.asarray(starts)).any()
         inner = jax.tree.map(lambda new, old: jnp.where(now, new, old), tx.init(params), inner)
-        updates, inner = optax.with_extra_args_support(tx).update(updates, inner, params, **extra)
+        updates, inner = tx.update(updates, inner, params, **extra_of(tx, extra))
         return updates, (count + 1, inner)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def extra_of(tx: optax.GradientTransformation, extra: Mapping[str, Any]) -> dict[str, Any]:
+    """The extra arguments that an optimizer takes, because some, such as `optax.contrib.sam`, refuse any other.
+
+    Example:
+      >>> import jtl, optax
+      >>> jtl.optim.extra_of(optax.scale(0.1), {"value": 1.0})
+      {}
+    """
+    known = inspect.signature(tx.update).parameters
+    every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
+    return {name: value for name, value in extra.items() if every or name in known}
 
 
 def _increasing(least: int, at: Sequence[Any]) -> None:

@@ -13,6 +13,12 @@ def test_every_public_name_is_there(name):
     assert getattr(jtl, name) is not None
 
 
+def test_nothing_but_public_names_is_listed():
+    """The import of lazy names was listed too."""
+    more = {name for name in dir(jtl) if not name.startswith("_")} - set(jtl.__all__)
+    assert {name for name in more if f"jtl.{name}" not in sys.modules} == set()  # imported modules of jtl stay
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'finetuen'"):
         jtl.finetuen  # noqa: B018  (the access is the test)

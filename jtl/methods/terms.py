@@ -176,6 +176,12 @@ def labels_of(views: Views, of: str, who: str) -> Array:
     return ops.gather(y if weights is None else jnp.where(weights > 0, y, -1))
 
 
+def weighed(view: View, count: int) -> Array:
+    """Which of a view's rows have a weight, [rows]; those of a label to `ignore` have none."""
+    weights = element_weights((count,), None, view.rows.get("weights"))
+    return jnp.ones(count, bool) if weights is None else weights > 0
+
+
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
     """The rows in at least float32, with zeros in masked rows, and which rows count, bool [batch].
 

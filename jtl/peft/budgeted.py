@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Bool, Int
 
 from jtl.checked import whole, within
+from jtl.optim import extra_of
 from jtl.params import flatten, unflatten
 from jtl.peft.attach import wide
 
@@ -107,7 +108,6 @@ def budgeted(
             f"final={final}, total_steps={total_steps}: the budget would be spent at step 1, before the importance of"
             " any direction is known; give more steps"
         )
-    inner = optax.with_extra_args_support(tx)
 
     def init(params: Any) -> Any:
         flat = flatten(params)
@@ -117,13 +117,13 @@ def budgeted(
             raise ValueError(f"target={target}: the mean rank of the {len(found)} modules is {total / len(found):g}")
         blank = unflatten({path: jnp.zeros_like(wide(flat[path])) for three in found for path in three})
         kept = unflatten({s: jnp.ones(len(flat[s]), bool) for _, s, _ in found})
-        return BudgetState(jnp.zeros((), jnp.int32), inner.init(params), blank, blank, kept)
+        return BudgetState(jnp.zeros((), jnp.int32), tx.init(params), blank, blank, kept)
 
     def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
         if params is None:
             raise ValueError("budgeted needs the parameters: tx.update(updates, state, params)")
         step, before = state.count + 1, flatten(params)
-        moves, opt = inner.update(updates, state.inner, params, **extra)
+        moves, opt = tx.update(updates, state.inner, params, **extra_of(tx, extra))
         grads, flat = flatten(updates), flatten(moves)
         found = triplets(before)
         sensitivity, uncertainty = flatten(state.sensitivity), flatten(state.uncertainty)

@@ -55,7 +55,8 @@ def coop(
 
     Raises:
       ValueError: for a network without two towers; numbers of labels and classes that differ; a text without a name
-        after M words; or, for a context that all classes share, first words that differ between classes.
+        after M words; or, for a context that all classes share, first words that differ between classes, or two classes
+        whose texts have the same tokens, such as long names that are cut to one length.
 
     Example:
       >>> import jtl, optax
@@ -86,6 +87,8 @@ def coop(
             f" {words[(words != words[:1]).any(1)][0].tolist()}: begin all texts with the same {count} words, one token"
             " each, or give class_specific=True"
         )
+    if not class_specific:
+        _differ(x, labels)
     start = np.asarray(table)[words if class_specific else words[0]] if key is None else _drawn(key, shape)
     context = np.asarray(start, np.promote_types(start.dtype, np.float32))
     head = {"context": context, "text": both["text"], **{n: both[n] for n in ("log_scale", "bias") if n in both}}
@@ -97,6 +100,20 @@ def coop(
         labels=None if labels is None else tuple(labels),
         config=config,
     )
+
+
+def _differ(x: Mapping[str, Any], labels: Sequence[str] | None) -> None:
+    """Refuses two classes whose texts have the same tokens."""
+    kept = np.asarray(x.get("mask", np.ones(x["ids"].shape))) > 0
+    seen: dict[tuple[int, ...], int] = {}
+    for k, (row, own) in enumerate(zip(x["ids"], kept, strict=True)):
+        other = seen.setdefault(tuple(row[own].tolist()), k)
+        if other != k:
+            a, b = (other, k) if labels is None else (labels[other], labels[k])
+            raise ValueError(
+                f"the texts of the classes {a!r} and {b!r} have the same {int(own.sum())} tokens, so nothing tells them"
+                " apart: their names are equal, or are cut to the same beginning by the tokenizer's length"
+            )
 
 
 def _head(text: Pretrained, x: Any, shape: tuple[int, ...], numbers: tuple[str, ...]) -> Model:

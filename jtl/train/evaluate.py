@@ -98,9 +98,9 @@ def evaluate(
       "loss", its terms if there are several, and the metrics: floats, or arrays for metrics that are arrays.
 
     Raises:
-      ValueError: if there is no batch; if processes have different numbers of batches or rows; for a metric, or one of
-        several terms, named "loss" (while tracing); for data split between processes and a mesh that does not span
-        them.
+      ValueError: if there is no batch, or no row that counts; if processes have different numbers of batches or rows;
+        for a metric, or one of several terms, named "loss" (while tracing); for data split between processes and a mesh
+        that does not span them.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -141,6 +141,11 @@ def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
             new = jax.tree.map(lambda a: np.asarray(a, np.float64), found)
             sums = new if sums is None else accumulate.added(sums, new)
         terms, metrics = sums  # pyright: ignore[reportGeneralTypeIssues]  # there is at least one batch
+        if terms and all(not count > 0 for _, count in terms.values()):
+            raise ValueError(
+                f"the data to evaluate on have no row that counts, in {len(data)} batches: masks, weights and ignored"
+                " labels leave none, so there is no loss"
+            )
         losses = {n: float(total / count) if count > 0 else 0.0 for n, (total, count) in terms.items()}
         with jax.transfer_guard("allow"):  # a metric's `finish` may compute with jax
             return {"loss": sum(losses.values()), **(losses if len(losses) > 1 else {}), **_results(metrics)}

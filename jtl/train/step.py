@@ -1,6 +1,5 @@
 """The one train step: for any objective, any optimizer and any part of the parameters."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from jtl._tracing import scope
 from jtl.metrics import accumulate
 from jtl.model import Variables, cast_floating, upcast
 from jtl.objective import Objective, as_objective
+from jtl.optim import extra_of
 from jtl.params import flatten, merge, split, unflatten
 from jtl.train import options
 from jtl.train.gradient import differentiable, gradient
@@ -230,7 +230,7 @@ def _taker(
 
 
 def _wanted(tx: optax.GradientTransformation, value: Any, grad: Any, again: Callable) -> dict[str, Any]:
-    """The extra arguments that an optimizer takes; `optax.contrib.sam` refuses any other."""
+    """The extra arguments that an optimizer takes."""
     value_at = differentiable(again)
 
     def value_fn(part: Any, grad_fn: Any = None) -> Any:
@@ -238,10 +238,7 @@ def _wanted(tx: optax.GradientTransformation, value: Any, grad: Any, again: Call
         return value_at(part)
 
     extra = {"value": value, "grad": grad, "value_fn": value_fn, "grad_fn": lambda part, turn=None: again(part)[1]}
-    taken = inspect.signature(tx.update).parameters
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken.values()):
-        return extra
-    return {name: given for name, given in extra.items() if name in taken}
+    return extra_of(tx, extra)
 
 
 def _repeated(take: Callable, params: Params, stats: Any, opt: tuple, key: Key, times: int) -> tuple:

@@ -1,6 +1,5 @@
 """SWAD: the average of the weights of all steps in a valley of the validation loss."""
 
-import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +8,7 @@ import optax
 from jtl import checked
 from jtl.model import Variables
 from jtl.objective import Objective
+from jtl.optim import extra_of
 from jtl.train.average import Average, average_add, average_finish, average_start
 from jtl.train.evaluate import evaluator
 from jtl.train.loss_valley import Valley, ValleyRule, valley_add, valley_average, valley_start
@@ -138,7 +138,7 @@ def swad(
             return Averaging(inner, average_start(params), valley_start(params, rule))
 
         def update(updates: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
-            updates, inner = tx.update(updates, state.inner, params, **_taken(tx, extra))
+            updates, inner = tx.update(updates, state.inner, params, **extra_of(tx, extra))
             moved: Any = optax.apply_updates(params, updates)
             segment = average_add(state.segment, moved)
             return updates, state._replace(inner=inner, segment=segment)
@@ -171,10 +171,3 @@ def _own(state: State) -> tuple[int, Averaging]:
             " make_step, and chain nothing around it"
         )
     return found[0]
-
-
-def _taken(tx: optax.GradientTransformation, extra: dict[str, Any]) -> dict[str, Any]:
-    """The extra arguments that an optimizer takes."""
-    known = inspect.signature(tx.update).parameters
-    every = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in known.values())
-    return extra if every else {name: value for name, value in extra.items() if name in known}

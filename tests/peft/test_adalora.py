@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from nets import batch, dense, top
+from optax import contrib
 from small_vit import adapter_of, base, randomised, runs
 
 from jtl import peft
@@ -208,6 +209,17 @@ def test_a_step_trains_to_the_budget(small):
     assert sum(flatten(few.params)[path].shape[0] for path in kept) == 4
     assert peft.summary(few).startswith(f"{sum(n > 0 for n in kept.values())} adapted" if min(kept.values()) else "2")
     assert adapter.config["kept"].keys() == {"layer0", "layer1"}
+
+
+def test_sharpness_aware_steps_are_those_of_the_optimizer_alone(small):
+    """Before the budget falls; `optax.contrib.sam` takes the function of the gradient and no other argument."""
+    net, variables = small
+    sam = contrib.sam(optax.sgd(0.1), contrib.normalize(), sync_period=2, opaque_mode=True)
+    after = []
+    for tx in (peft.budgeted(sam, 2, 6, warmup=3), sam):
+        step = make_step(finetune(net), tx, trainable=select("backbone/adapter/.*", "head/.*"))
+        after.append(jax.jit(step)(step.init(variables, jax.random.key(2)), batch())[0].params)
+    jax.tree.map(np.testing.assert_array_equal, *after)
 
 
 def test_a_module_without_directions_is_trained_along():

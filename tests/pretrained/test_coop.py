@@ -167,3 +167,14 @@ def adapted(clip):
 def test_mistakes_are_named(clip, call, message):
     with pytest.raises(ValueError, match=message):
         call(clip, texts())
+
+
+def test_two_classes_of_the_same_tokens_are_named(clip):
+    """As two long names are that are cut to one length; by numbers where there are no labels."""
+    words = texts()
+    cut = {name: a[[0, 1, 1]] for name, a in words.items()}
+    with pytest.raises(ValueError, match="classes 'wasp' and 'wasp of the wood' have the same 7 tokens"):
+        coop(clip, cut, COUNT, ["bee", "wasp", "wasp of the wood"])
+    with pytest.raises(ValueError, match="classes 1 and 2 have"):
+        coop(clip, cut, COUNT)
+    coop(clip, cut, COUNT, class_specific=True)  # vectors of their own tell them apart

@@ -161,3 +161,14 @@ def test_a_share_of_the_rows_is_not_taken_for_all_of_them(monkeypatch):
             evaluate(objective, Variables(PARAMS, {}), data)
     whole = arrays(X, Y, batch_size=37, process_index=0, process_count=1, shuffle=False)
     assert evaluate(objective, Variables(PARAMS, {}), whole)["square"] == pytest.approx(expected()["square"], rel=1e-6)
+
+
+def test_data_of_masked_rows_alone_are_refused():
+    """Their loss was 0, the best there is."""
+    data = [{"x": X[:4], "y": Y[:4], "mask": np.zeros(4, bool)}] * 2
+    with pytest.raises(ValueError, match="no row that counts, in 2 batches"):
+        evaluate(
+            lambda params, stats, batch, key, step: (mean(batch["y"] ** 2, batch["mask"]), Aux(stats)),
+            Variables({"w": jnp.zeros(())}, {}),
+            data,
+        )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jtl import ops, rng
 from jtl.methods.finetune.contrastive import against_prototypes, supervised_contrastive, unit_rows
-from jtl.methods.terms import checked, weighted
+from jtl.methods.terms import checked, weighed, weighted
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -44,8 +44,8 @@ def bi_tuning(
       name: name of the terms and the parameters.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is not a class,
-      such as one to `ignore`, do not count.
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows do not count whose label
+      is not a class or is to be ignored, or whose weight is 0.
 
     Raises:
       ValueError: for numbers out of range; while tracing, for a feature that is not a matrix, or a kernel that is
@@ -80,7 +80,7 @@ def bi_tuning(
         del key
         f, view = rows(views)
         w, y = classifier(params, f.shape[1]).T, classes_of_rows(view.y, name)
-        kept = (y >= 0) & (y < len(w)) & ops.kept(view.mask, len(y))
+        kept = (y >= 0) & (y < len(w)) & ops.kept(view.mask, len(y)) & weighed(view, len(y))
         f, kept, y = ops.gather(f), ops.gather(kept), ops.gather(y)
         wide = jnp.promote_types(f.dtype, jnp.float32)
         z = f.astype(wide) @ params[name]["kernel"].astype(wide)

@@ -11,7 +11,7 @@ from jtl import ops, rng
 from jtl._tracing import scope
 from jtl.methods.finetune.bi_tuning import vectors_of
 from jtl.methods.finetune.contrastive import unit_rows
-from jtl.methods.terms import checked, weighted, with_own
+from jtl.methods.terms import checked, weighed, weighted, with_own
 from jtl.methods.views import Views, classes_of_rows, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
@@ -57,8 +57,8 @@ def bi_tuning_queue(
       name: name of the terms, of the parameters, and of the statistics with the encoder and the queues.
 
     Returns:
-      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows whose label is not a class,
-      such as one to `ignore`, do not count.
+      A term for `finetune(net, loss, terms)`; its view has integer labels [batch]. Rows do not count whose label
+      is not a class or is to be ignored, or whose weight is 0.
 
     Raises:
       ValueError: for numbers out of range; at init, if `name` is taken or the classifier is missing; while tracing, for
@@ -114,7 +114,7 @@ def bi_tuning_queue(
         w = jax.lax.stop_gradient(vectors(params))
         classes, filled = len(w), state["count"]
         inside = (y >= 0) & (y < classes)
-        kept = inside & ops.kept(view.mask, len(y))
+        kept = inside & ops.kept(view.mask, len(y)) & weighed(view, len(y))
         c = jnp.where(inside, y, 0)
         places = jnp.arange(size)[None] < filled[:, None]
         keys = jnp.einsum("bd,ckd->bck", z, state["rows"]), jnp.einsum("bd,ckd->bck", w[c], state["features"])

@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Int
 
 from jtl.losses import cross_entropy
 from jtl.methods.finetune.on_features import logistic_regression
-from jtl.methods.terms import checked, weighted, with_own
+from jtl.methods.terms import checked, weighed, weighted, with_own
 from jtl.methods.views import Views, needs
 from jtl.metrics.accumulate import mean
 from jtl.model import Variables
@@ -43,7 +43,8 @@ def co_tuning(
 
     Returns:
       A term for `finetune(net, loss, terms)`, or an alignment for `adapt`. In `adapt` it uses the view `source` alone
-      and does not read a target's labels. Rows whose label is not a class, such as one to `ignore`, do not count.
+      and does not read a target's labels. Rows do not count whose label is not a class or is to be ignored, or whose
+      weight is 0.
 
     Raises:
       ValueError: for a weight that is negative or not finite, a temperature that is not positive, or rows that are not
@@ -82,6 +83,8 @@ def co_tuning(
             inside, target = None, jnp.matmul(y.astype(table.dtype), stats[name], precision="highest")
         else:
             inside = (y >= 0) & (y < table.shape[0])
+            if y.ndim == 1:
+                inside &= weighed(view, len(y))
             target = stats[name][jnp.where(inside, y, 0)]
         log_q = jax.nn.log_softmax(z.astype(jnp.promote_types(z.dtype, jnp.float32)) / temperature)
         return {name: weighted(mean(-(target * log_q).sum(-1), view.mask, inside), weight, step)}, Aux(stats)

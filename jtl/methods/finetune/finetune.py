@@ -115,6 +115,8 @@ def _supervised(
         x = ops.without_masked(batch["x"], batch.get("mask"))
         out, stats = called(net, Variables(params, stats), x, train=train, key=key if train else None)
         rows = {name: value for name, value in batch.items() if name not in ("x", "y", "mask")}
+        if ignore is not None:  # terms see it as a weight of 0, as alignments do
+            rows["weights"] = weights_without(ignore, batch["y"], batch.get("weights"))
         view = View(out.features, out.output, batch["x"], batch["y"], batch.get("mask"), rows)
         return out, {"source": view}, stats
 

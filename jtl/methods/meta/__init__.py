@@ -15,6 +15,7 @@ from jtl.methods.meta.inner_loop import adapt_to as adapt_to
 from jtl.methods.meta.laplacian_shot import laplacian_shot as laplacian_shot
 from jtl.methods.meta.learned_optimizer import learned_optimizer as learned_optimizer
 from jtl.methods.meta.learner import learner as learner
+from jtl.methods.meta.mahalanobis import mahalanobis as mahalanobis
 from jtl.methods.meta.maml import maml as maml
 from jtl.methods.meta.maml import meta as meta
 from jtl.methods.meta.memory import centred as centred
@@ -36,6 +37,7 @@ from jtl.methods.meta.prototypes import prototypes as prototypes
 from jtl.methods.meta.reptile import reptile as reptile
 from jtl.methods.meta.ridge import ridge as ridge
 from jtl.methods.meta.self_supported import self_supported as self_supported
+from jtl.methods.meta.svm import svm as svm
 from jtl.methods.meta.transductive import together as together
 from jtl.methods.meta.update_rules import UpdateRule as UpdateRule
 from jtl.methods.meta.update_rules import fixed_rate as fixed_rate

@@ -42,7 +42,7 @@ def compare(folder: Path, stored: Mapping[str, Any], wanted: Mapping[str, Any]) 
 
 
 def frozen(leaves: Mapping[str, Any], trains: Mapping[str, bool] | None) -> dict[str, Any]:
-    """The parameters among a state's leaves that a run does not train.
+    """The parameters among a state's leaves that a run does not train; arrays without elements are not among them.
 
     Raises:
       ValueError: if `trains` is about other parameters.
@@ -53,16 +53,20 @@ def frozen(leaves: Mapping[str, Any], trains: Mapping[str, bool] | None) -> dict
     if params != trains.keys():
         other = sorted(params ^ trains.keys())
         raise ValueError(f"trains and the parameters differ at {other[0]!r}: give step.trains(state.params)")
-    return {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
+    found = {f"params/{path}": leaves[f"params/{path}"] for path, learns in trains.items() if not learns}
+    return {name: leaf for name, leaf in found.items() if leaf.size}
 
 
 def write_later(folder: Path, leaves: Mapping[str, jax.Array]) -> Any:
-    """Copies arrays off the devices and writes them in the background; `result()` waits until they are written."""
+    """Copies arrays off the devices and writes them in the background; `result()` waits until they are written.
+
+    Orbax writes no array without elements, such as a factor of rank 0; the manifest has its shape, which is all of it.
+    """
     context = ocp.Context()
     # If a parent is renamed while Orbax makes folders in the background, its threads block the process for minutes.
     context.async_options.create_directories_asynchronously = False
     with context:
-        numbers = grouped({name: raw(leaf) for name, leaf in leaves.items()})
+        numbers = grouped({name: raw(leaf) for name, leaf in leaves.items() if leaf.size})
         return ocp.save_checkpointables_async(str(folder / "arrays"), numbers)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jtl.params import flatten, unflatten
@@ -45,6 +46,11 @@ def load(
     """
     if not shapes:
         return {}
+    if bare := {name: s for name, s in shapes.items() if 0 in s.shape}:  # these are in no file
+        rest = {name: s for name, s in shapes.items() if name not in bare}
+        empty = {n: np.empty(s.shape, s.dtype) if host else jnp.empty(s.shape, s.dtype) for n, s in bare.items()}
+        placed = empty if host else {n: jax.device_put(a, bare[n].sharding) for n, a in empty.items()}
+        return placed | load(folder, rest, part=part, host=host)
     narrowed = [name for name, s in shapes.items() if not host and jax.dtypes.canonicalize_dtype(s.dtype) != s.dtype]
     if narrowed:
         raise ValueError(

@@ -63,7 +63,7 @@ def test_the_classifier_learns_from_it_and_a_masked_nan_does_not_reach_it(setup)
     assert np.abs(slope["bi_tuning"]["kernel"]).max() > 1e-3
 
 
-@pytest.mark.parametrize("label", [-1, 3])
+@pytest.mark.parametrize("label", [-1, 3, 0])
 def test_rows_whose_label_is_no_class_do_not_count(setup, label):
     """They were one more class, whose rows were pulled together."""
     rows, net, _, start = setup

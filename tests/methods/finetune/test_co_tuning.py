@@ -69,9 +69,11 @@ def test_masked_rows_reach_no_gradient(setup):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
-@pytest.mark.parametrize("label", [-1, 3])
-def test_rows_whose_label_is_no_class_do_not_count(setup, label):
-    rows, _, objective, start = setup
+@pytest.mark.parametrize("label", [-1, 3, 0])
+def test_rows_whose_label_is_no_class_or_ignored_do_not_count(setup, label):
+    rows, net, objective, start = setup
+    if label == 0:  # a class
+        objective = finetune(net, lambda z, y: cross_entropy(z["head"], y), [co_tuning(TABLE)], metrics={}, ignore=0)
     ignored = {**rows, "y": rows["y"].copy()}
     masked = {**rows, "mask": rows["mask"].copy()}
     some = np.flatnonzero(rows["mask"])[:4]

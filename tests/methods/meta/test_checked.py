@@ -14,11 +14,13 @@ from jtl.methods.meta.cavia import with_context
 from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
 from jtl.methods.meta.learned_optimizer import learned_optimizer
+from jtl.methods.meta.mahalanobis import mahalanobis
 from jtl.methods.meta.memory import matching, memorise
 from jtl.methods.meta.meta_curvature import meta_curvature
 from jtl.methods.meta.multi_step import annealed_weights
 from jtl.methods.meta.per_step_rates import per_step_rates
 from jtl.methods.meta.ridge import ridge
+from jtl.methods.meta.svm import svm
 from jtl.methods.meta.update_rules import fixed_rate, learned_rate
 from jtl.networks import network
 
@@ -39,6 +41,7 @@ WHOLE = {  # unwrapped: in tests alone the types of arguments are checked too
     "per_step_rates": ("steps", lambda n: unwrap(per_step_rates)(0.1, steps=n), 1),
     "learned_optimizer": ("width", lambda n: unwrap(learned_optimizer)(0.1, width=n), 1),
     "with_context": ("size", lambda n: unwrap(with_context)(dense(4), n), 1),
+    "svm": ("steps", lambda n: unwrap(svm)(NET, steps=n), 1),
     "memorise": ("way", lambda n: unwrap(memorise)(NET, way=n), 1),
     "annealed_weights": ("over", lambda n: unwrap(annealed_weights)(2, over=n), 1),
 }
@@ -46,6 +49,9 @@ POSITIVE = {
     "implicit": ("strength", lambda a: implicit(quadratic, RULE, **{**IMPLICIT, "strength": a})),
     "ridge": ("strength", lambda a: ridge(NET, strength=a)),
     "ridge, scale": ("scale", lambda a: ridge(NET, scale=a)),
+    "svm": ("cost", lambda a: svm(NET, cost=a)),
+    "svm, scale": ("scale", lambda a: svm(NET, scale=a)),
+    "mahalanobis": ("strength", lambda a: mahalanobis(strength=a)),
     "matching": ("temperature", matching),
 }
 

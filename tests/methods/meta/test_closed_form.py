@@ -1,5 +1,7 @@
 """Learners in closed form against sklearn, torch and sums over rows; masks, classes without support, chains."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,12 +16,15 @@ from jtl.methods.meta.chained import chained
 from jtl.methods.meta.feat import feat
 from jtl.methods.meta.implicit import implicit
 from jtl.methods.meta.inner_loop import adapt_to
+from jtl.methods.meta.mahalanobis import mahalanobis
 from jtl.methods.meta.maml import meta
 from jtl.methods.meta.memory import centred, matching, memorise, nearest_mean, relation, relation_error
 from jtl.methods.meta.new_head import new_head
 from jtl.methods.meta.prototypes import prototypes
 from jtl.methods.meta.ridge import ridge
 from jtl.methods.meta.self_supported import self_supported
+from jtl.methods.meta.support_vectors import support_vectors
+from jtl.methods.meta.svm import svm
 from jtl.methods.meta.update_rules import fixed_rate, from_optax, learned_rate
 from jtl.metrics.accumulate import total
 from jtl.model import Variables
@@ -81,6 +86,26 @@ def test_ridge_is_sklearns(case, key):
             np.testing.assert_allclose(found, 2.5 * reference.predict(q) + 0.3, rtol=1e-6)
 
 
+def test_the_support_vector_machine_is_liblinears(case, key):
+    """With weights; and its gradient is that of differences of the solution."""
+    from sklearn.svm import LinearSVC
+
+    net, variables, support, query, z, q = case
+    weights, y = np.linspace(0.5, 2, 12), np.asarray(support["y"])
+    reference = LinearSVC(multi_class="crammer_singer", fit_intercept=False, C=0.1, tol=1e-12, max_iter=1_000_000)
+    reference.fit(z, y, sample_weight=weights)
+    with jax.enable_x64(True):
+        adapt = svm(net, scale=2.5)
+        start = adapt.init(key, support, variables)
+        found = outputs(net, adapt, start, {**support, "weights": jnp.asarray(weights)}, query, key)
+        np.testing.assert_allclose(found, 2.5 * reference.decision_function(q), rtol=1e-5, atol=1e-7)
+        cost, there = jnp.asarray(0.1 * weights), jnp.ones(WAY, bool)
+        cubes = jax.jit(lambda z: (support_vectors(z, jax.nn.one_hot(y, WAY, dtype=z.dtype), cost, there) ** 3).sum())
+        way = 1e-5 * np.random.default_rng(1).normal(size=z.shape)
+        slope = (jax.grad(cubes)(jnp.asarray(z)) * way).sum()
+        np.testing.assert_allclose(slope, (cubes(z + way) - cubes(z - way)) / 2, rtol=1e-5)
+
+
 def with_head(case, head, key):
     _, variables, support, query, z, q = case
     other = network(backbone=dense(6), head=head)
@@ -133,12 +158,34 @@ def test_simpleshot_is_the_nearest_centroid_of_centred_features(case, key, norma
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_mahalanobis_distances_are_scipys(case, key):
+    """With numpy's covariances; of one example alone that of its class is 0."""
+    from scipy.spatial.distance import cdist
+
+    with jax.enable_x64(True):
+        net, variables, support, query, z, q = with_head(case, mahalanobis(strength=0.5), key)
+        kept = np.arange(12) != 3
+        for few in (False, True):  # of class 2 one example
+            rows = kept if not few else kept & ((np.asarray(support["y"]) != 2) | (np.arange(12) == 2))
+            found = outputs(net, memorise(net, way=WAY), variables, {**support, "mask": jnp.asarray(rows)}, query, key)
+            y = np.asarray(support["y"])
+            for c in range(WAY):
+                own = z[rows & (y == c)]
+                cov = np.cov(own.T) if len(own) > 1 else np.zeros((6, 6))
+                share = len(own) / (len(own) + 1)
+                metric = share * cov + (1 - share) * np.cov(z[rows].T) + 0.5 * np.eye(6)
+                wanted = -(cdist(q, own.mean(0)[None], "mahalanobis", VI=np.linalg.inv(metric))[:, 0] ** 2)
+                np.testing.assert_allclose(found[:, c], wanted, rtol=1e-9)
+
+
 LEARNERS = {
     "prototypes": (heads.linear(WAY), prototypes),
     "ridge": (heads.linear(WAY), ridge),
+    "svm": (heads.linear(WAY), partial(svm, steps=100)),
     "matching": (matching(), lambda net: memorise(net, way=WAY)),
     "relation": (relation(heads.mlp(1, (4,))), lambda net: memorise(net, way=WAY)),
     "nearest_mean": (nearest_mean(), lambda net: memorise(net, way=WAY)),
+    "mahalanobis": (mahalanobis(), lambda net: memorise(net, way=WAY)),
     "feat": (feat(), lambda net: memorise(net, way=WAY)),
 }
 

@@ -44,6 +44,20 @@ def test_a_state_comes_back_bit_for_bit_and_can_be_donated(saved):
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state))
 
 
+def test_arrays_without_elements_come_back(tmp_path):
+    """As the factors of a module that AdaLoRA pruned to rank 0; Orbax writes none."""
+    start, bare = make(), jnp.zeros((5, 0), jnp.bfloat16)
+    state = start._replace(params={**start.params, "adapter": {"u": bare}})
+    trains = {path: path != "adapter/u" for path in flatten(state.params)}
+    saver = Checkpoints(tmp_path)
+    saver.save(state, trains=trains)
+    same(saver.restore(state, trains=trains), state)
+    saver.save(state._replace(step=state.step + 1))
+    same(saver.restore(state), state._replace(step=state.step + 1))
+    found = saver.variables(averages=False).params["adapter"]["u"]
+    assert (found.shape, found.dtype) == (bare.shape, bare.dtype)
+
+
 def test_what_is_written_about_it(saved):
     about = Checkpoints(saved).about()
     assert (about["recipe"], about["metrics"], about["score"]) == ("lr = 1e-3", {"accuracy": 0.75}, -1.0)
