@@ -177,7 +177,7 @@ def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str 
 def _predict(
     run: Path,
     inputs: tuple[str, ...],
-    top: int,
+    top: int | None,
     recipe: Path | None,
     csv: Path | None,
     text: str | None,
@@ -185,7 +185,7 @@ def _predict(
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
-    if top < 1:
+    if top is not None and top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):
         folder = actions.saved(run)
@@ -212,7 +212,7 @@ def _predict(
 
     x = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
     shares = np.asarray(jax.nn.softmax(jax.jit(predictor(network.net))(variables, x)))
-    actions.ranked(named, shares, network.classes, top)
+    actions.ranked(named, shares, network.classes, 3 if top is None else top)
     return 0
 
 
