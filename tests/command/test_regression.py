@@ -21,6 +21,7 @@ from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import folds, split
 from jtl.command.tasks import TASKS
+from jtl.command.unit import UNIT, in_units
 from jtl.train import Checkpoints
 
 WORDS = ["good", "bad", "film", "a", "the"]
@@ -262,6 +263,15 @@ def test_a_network_without_a_bias_in_its_head_is_refused(world):
     loaded.variables.params["head"]["out"].pop("bias")
     with pytest.raises(ValueError, match="with a vit: its head is not one linear layer with a bias"):
         TASKS["regression"].plan(Settings(world, "w", task="regression"), _numbers(np.arange(4.0))).prepared(loaded)
+
+
+@pytest.mark.parametrize("given", [{"centre": 1.0}, {"centre": 0.0, "scale": 0.0}, {"centre": "x", "scale": 1.0}, 3])
+def test_a_unit_that_cannot_be_is_named(world, given):
+    """As in a damaged description of checkpoints."""
+    loaded = jtl.load(world / "net", classes=("shade",), reinit=("head/.*",))
+    loaded = loaded._replace(config=loaded.config.replace(extra={UNIT: given}))
+    with pytest.raises(ValueError, match=r"jtl_target=.*: give a finite centre and a positive scale"):
+        in_units(loaded)
 
 
 def _numbers(labels):
