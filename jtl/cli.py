@@ -178,7 +178,7 @@ def _evaluate(run: Path, data: Path | None, recipe: Path | None, **columns: str 
 def _predict(
     run: Path,
     inputs: tuple[str, ...],
-    top: int,
+    top: int | None,
     recipe: Path | None,
     csv: Path | None,
     text: str | None,
@@ -186,7 +186,7 @@ def _predict(
 ) -> int:
     if not inputs:
         raise Mistake("nothing to look at; give at least one file or text: jtl predict RUN INPUT...")
-    if top < 1:
+    if top is not None and top < 1:
         raise Mistake(f"--top {top}: name at least one class")
     with _mistakes(ValueError, OSError):
         folder = actions.saved(run)
@@ -203,7 +203,7 @@ def _predict(
         from jtl.command import recipe_network, scores
 
         found = scores.shares(recipe_network.logits(network, variables, named))
-    actions.ranked(named, found, network.classes, top)
+    actions.ranked(named, found, network.classes, 3 if top is None else top)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from jtl.command.adapt_settings import LOW, AdaptSettings
 from jtl.command.few_settings import FewShot
+from jtl.command.predictions import class_words
 from jtl.command.run_settings import one_column
 from jtl.command.runs import saved as saved
 from jtl.command.settings import Settings, writable
@@ -99,11 +100,12 @@ def sweep(
     """
     from jtl.command import sweep
     from jtl.command.grid import name_of
-    from jtl.command.sweep_commands import execute, favoured, ranking
+    from jtl.command.sweep_commands import ERRORS, execute, favoured, ranking
 
     found = ranking(command, grid, by)
     rows = sweep.run(command, grid, out.expanduser(), execute(recipe))
-    ranks = sweep.ranked(rows, found, low or (command[0] == "adapt" and found in LOW))
+    errors = LOW if command[0] == "adapt" else ERRORS if command[0] == "finetune" else ()
+    ranks = sweep.ranked(rows, found, low or found in errors)
     note = favoured(ranks, found) if command[0] == "adapt" else None
     failed = sweep.failures(rows)
     print(f"report: {sweep.write(ranks, found, out.expanduser(), command, note, failed)}")
@@ -198,19 +200,19 @@ def evaluate(*, folder: Path, data: Path | None, **columns: str | None) -> int:
 
 
 def told(scores: Any) -> None:
-    """Prints the scores of a network, `jtl.command.scores.Scores`."""
-    print(f"accuracy {100 * scores.accuracy:.1f} % of {len(scores.labels)}")
-    for name, precision, recall, f1, count in scores.by_class():
-        print(f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples")
+    """Prints the scores of a network, `jtl.command.scores.Scores` or `NumberScores`."""
+    print(scores.told)
+    for line in scores.lines():
+        print(line)
 
 
-def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None, **columns: str | None) -> int:
+def predict(*, folder: Path, inputs: tuple[str, ...], top: int | None, csv: Path | None, **columns: str | None) -> int:
     """Prints the predictions of a saved network, and writes them to a file if asked.
 
     Args:
       folder: the folder of the network.
       inputs: the examples.
-      top: how many classes to name for each example.
+      top: how many classes to name for each example; None for three, or for a network of numbers.
       csv: the file to write; None for none.
       **columns: `text` and `file` of `inference.predict`.
 
@@ -224,19 +226,30 @@ def predict(*, folder: Path, inputs: tuple[str, ...], top: int, csv: Path | None
         writable(csv.parent, "--csv")
         if csv.is_dir():
             raise ValueError(f"--csv {str(csv)!r} is a folder: give the file to write, as {str(csv / 'found.csv')!r}")
-    found = inference.predict(folder, inputs, **columns)
+    found = inference.predict(folder, inputs, **columns, top=top)
     _tell(folder)
     _note(found.notes)
     if csv is not None:
-        inference.write_csv(csv, found.items, found.shares, found.classes, found.beside)
-    ranked(found.items, found.shares, found.classes, top)
+        inference.write_csv(csv, found.items, found.values, found.classes, found.beside, found.task.columns)
+    ranked(found.items, found.values, found.classes, found.task.top if top is None else top, found.task.words)
     return 0
 
 
-def ranked(items: Sequence[Any], shares: Any, classes: Sequence[str], top: int) -> None:
-    """Prints the most probable classes of each example, one line each, also for a text of several lines."""
-    for given, share in zip(items, shares, strict=True):
-        best = sorted(range(len(share)), key=lambda i: -share[i])[:top]
-        print(
-            f"{' '.join(str(given).splitlines())}: " + ", ".join(f"{classes[i]} ({100 * share[i]:.1f} %)" for i in best)
-        )
+def ranked(
+    items: Sequence[Any],
+    values: Any,
+    names: Sequence[str],
+    top: int | None,
+    words: Callable[[Any, Sequence[str], int | None], str] = class_words,
+) -> None:
+    """Prints the prediction of each example, by default the most probable classes, one line each.
+
+    Args:
+      items: the examples; a text of several lines is printed as one.
+      values: the values of each example.
+      names: their names.
+      top: how many classes to name.
+      words: one example's values in words.
+    """
+    for given, value in zip(items, values, strict=True):
+        print(f"{' '.join(str(given).splitlines())}: {words(value, names, top)}")

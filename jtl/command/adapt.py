@@ -77,7 +77,7 @@ def run(settings: AdaptSettings, say: Callable[[str], Any] = print) -> Adapted:
       ValueError: for data or weights that do not fit.
     """
     files.refuse_another(settings, FREE)
-    names = {"text": settings.text, "label": settings.label}
+    names: dict[str, Any] = {"text": settings.text, "label": settings.label}
     splits = split(source.read(settings.source, **names, file=column_of(settings, settings.source)), settings.seed)
     train, key = splits["train"], jax.random.key(settings.seed)
     target = target_of(settings, train)

@@ -36,7 +36,8 @@ class Crossed(NamedTuple):
       penalty: the chosen penalty.
       folds: the number of folds.
       examples: the examples that it was fitted on.
-      logits: for each example, the logits of a head that was fitted without its fold, [examples, classes].
+      logits: for each example, the outputs of a head that was fitted without its fold, [examples, classes]; numbers
+        in the unit of the labels.
     """
 
     variables: Variables

@@ -1,7 +1,7 @@
 """Uses of a saved network: predictions, scores on labelled data, features, and export to other libraries."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,14 +9,18 @@ import jax
 import numpy as np
 
 from jtl.command import passes, source
+from jtl.command.class_labels import Reader, class_labels
 from jtl.command.file_tables import hint, listed
 from jtl.command.inputs import texts_in_tables
 from jtl.command.model import inputs_of, pretrained
+from jtl.command.predictions import Columns as Cells
+from jtl.command.predictions import class_columns
 from jtl.command.runs import weights_of
 from jtl.command.saved_network import Columns, about_run, columns, inputs_as_saved, opened, whole
-from jtl.command.scores import Scores, scored, shares
 from jtl.command.settings import writable
 from jtl.command.tables import rows as rows_of
+from jtl.command.task import Task
+from jtl.command.tasks import task_of
 from jtl.command.written import write_table
 from jtl.data.folder import visible
 from jtl.paths import local
@@ -29,21 +33,25 @@ class Predicted(NamedTuple):
 
     Args:
       items: the examples.
-      shares: the probability of each class, [examples, classes].
-      classes: the names of the classes.
+      values: the probability of each class, [examples, classes]; or the predicted number, [examples, 1].
+      classes: the names of the classes; of numbers, one name.
       notes: notes for the user about the examples.
       beside: for each example, the other cells of its table row by column; empty if it is not from a table.
+      task: what the network predicts.
     """
 
     items: list[Any]
-    shares: np.ndarray
+    values: np.ndarray
     classes: tuple[str, ...]
     notes: list[str]
     beside: list[Mapping[str, Any]]
+    task: Task
 
 
-def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, file: str | None = None) -> Predicted:
-    """Predicts the probability of each class for some examples.
+def predict(
+    folder: Path, inputs: Sequence[str], *, text: str | None = None, file: str | None = None, top: int | None = None
+) -> Predicted:
+    """Predicts the probability of each class, or a number, for some examples.
 
     Args:
       folder: the folder of a saved network.
@@ -51,12 +59,17 @@ def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, fil
         text per line, or tables.
       text: the column of texts in tables; None for the column that the network was trained on, else "text".
       file: the column of paths in tables; None for the column that the network was trained on.
+      top: how many classes will be shown; None for the default.
 
     Raises:
       ValueError: for an output that is not finite, naming the example; a table without the column, naming its columns;
-        a table of files of another kind; a column of files for a network of texts, or of texts for another network.
+        a table of files of another kind; a column of files for a network of texts, or of texts for another network; or
+        a `top` for a network of numbers.
     """
     loaded, kind = opened(folder)
+    task = task_of(loaded)
+    if top is not None and task.top is None:
+        raise ValueError(f"--top {top}: the network predicts one number for each example, and no classes; leave it out")
     items: list[Any]
     beside: list[Mapping[str, Any]]
     own = columns(folder, text=text, file=file)
@@ -71,8 +84,8 @@ def predict(folder: Path, inputs: Sequence[str], *, text: str | None = None, fil
         items, beside, passed = _files(inputs, kind, own)
     how, loaded = inputs_as_saved(loaded, folder, kind, items)
     assert loaded.labels is not None
-    found = shares(passes.logits(loaded, how)(items))
-    return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside)
+    found = task.predicted(passes.logits(loaded, how)(items))
+    return Predicted(items, found, loaded.labels, [*passed, *how.notes(items)], beside, task)
 
 
 def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], list[Mapping[str, Any]], list[str]]:
@@ -101,9 +114,9 @@ def _files(inputs: Sequence[str], kind: str, own: Columns) -> tuple[list[Any], l
 
 
 class Judged(NamedTuple):
-    """The scores of a network, and notes for the user about the examples."""
+    """The scores of a network, `Scores` or `NumberScores`, and notes for the user about the examples."""
 
-    scores: Scores
+    scores: Any
     notes: list[str]
 
 
@@ -120,19 +133,24 @@ def judge(
       file: the column of paths of images or sounds; None for the column that the network was trained on.
     """
     loaded, kind = opened(folder)
+    task = task_of(loaded)
     own = columns(folder, text=text, label=label, file=file)
     listing = own.file if file is not None or (text is None and source.in_tables(data)) else None
     assert loaded.labels is not None
-    examples = labelled(data, text=own.text, label=own.label, file=listing, classes=loaded.labels)
+    names = {"text": own.text, "label": own.label, "file": listing}
+    examples = labelled(data, **names, classes=loaded.labels, labels=task.labels)
     if examples.kind != kind:
         more = hint(examples.kind, examples.items, data, own.text)
         raise ValueError(f"the network takes {kind}, and {str(data)!r} holds {examples.kind}{more}")
     how, loaded = inputs_as_saved(loaded, folder, kind, examples.items)
-    scores = scored(passes.logits(loaded, how)(examples.items), examples.labels, examples.classes)
+    outputs = passes.logits(loaded, how)(examples.items)
+    scores = task.scored(outputs, examples.labels, examples.classes, about_run(folder))
     return Judged(scores, how.notes(examples.items))
 
 
-def labelled(data: Path, *, text: str, label: str, file: str | None, classes: Sequence[str]) -> source.Examples:
+def labelled(
+    data: Path, *, text: str, label: str, file: str | None, classes: Sequence[str], labels: Reader = class_labels
+) -> source.Examples:
     """Reads labelled examples to score a network on: if the data are split, those of `test/`, else of `val/`.
 
     Args:
@@ -141,12 +159,13 @@ def labelled(data: Path, *, text: str, label: str, file: str | None, classes: Se
       label: the column of labels.
       file: the column of paths; None for folders of files, and for a table of texts.
       classes: the network's classes.
+      labels: reads the labels of a table.
     """
     parts = source.parts_of(data.expanduser(), tables=file is not None)
     folders = [place for place in visible(data.expanduser()) if place.is_dir()] if parts else []
     if parts and "train" not in parts and (file is not None or set(folders) <= set(parts.values())):
         data = parts.get("test", next(iter(parts.values())))  # nothing is learned here, so a split alone is enough
-    found = source.read(data, text=text, label=label, file=file, classes=classes)
+    found = source.read(data, text=text, label=label, file=file, classes=classes, labels=labels)
     examples = found.get("test", found.get("val", found.get("all", found.get("train"))))
     assert examples is not None
     return examples
@@ -230,11 +249,12 @@ def export(folder: Path, out: Path, format: Literal["hf", "timm", "torchvision",
 def write_csv(
     path: Path,
     items: Sequence[Any],
-    shares: np.ndarray,
+    values: np.ndarray,
     classes: Sequence[str],
     beside: Sequence[Mapping[str, Any]] | None = None,
+    columns: Callable[[np.ndarray, Sequence[str]], Cells] = class_columns,
 ) -> None:
-    """Writes one row per example: input, its other table cells, the predicted class, its share, and all shares.
+    """Writes one row per example: input, its other table cells, and the columns of its prediction.
 
     Column names are made unique, because readers select columns by name. A table column that has the name of another
     column, such as `share`, becomes `column share`; a class with a name in use, such as `input`, becomes `class input`.
@@ -242,19 +262,19 @@ def write_csv(
     Args:
       path: the file to write.
       items: the examples.
-      shares: the probability of each class, [examples, classes].
-      classes: the names of the classes.
+      values: the probability of each class, [examples, classes], or the predicted number, [examples, 1].
+      classes: the names of the classes; of numbers, one name.
       beside: for each example, the other cells of its table row by column; None if there are none.
+      columns: makes the columns of the predictions: `class_columns` or `number_columns`.
     """
     beside = [{} for _ in items] if beside is None else beside
-    columns, own = list(dict.fromkeys(name for row in beside for name in row)), ["input", "prediction", "share"]
-    taken = set(own)
-    named = [_free(name, "column", taken) for name in columns]
-    by_class = [_free(name, "class", taken) for name in classes]
-    rows: list[list[str]] = [["input", *named, "prediction", "share", *by_class]]
-    for item, row, share in zip(items, beside, shares, strict=True):
-        found = [classes[share.argmax()], f"{share.max():.6f}", *(f"{s:.6f}" for s in share)]
-        rows.append([str(item), *(_cell(row.get(name)) for name in columns), *found])
+    others, found = list(dict.fromkeys(name for row in beside for name in row)), columns(values, classes)
+    taken = {"input", *found.own}
+    named = [_free(name, "column", taken) for name in others]
+    by_class = [_free(name, "class", taken) for name in found.classes]
+    rows: list[list[str]] = [["input", *named, *found.own, *by_class]]
+    for item, row, cells in zip(items, beside, found.rows, strict=True):
+        rows.append([str(item), *(_cell(row.get(name)) for name in others), *cells])
     write_table(path, rows)
 
 

@@ -31,7 +31,7 @@ def refuse_numbers(labels: Sequence[str], path: Path) -> None:
         raise ValueError(
             f"{str(path)!r} has {len(names)} different numbers as labels of {len(labels)} examples, as {labels[0]!r}:"
             " jtl predicts one of a few classes for each example, and each number would be a class. To predict numbers,"
-            " use jtl.tasks.regression in Python; if the numbers are names of classes, put a word before them"
+            " give jtl finetune --task regression; if the numbers are names of classes, put a word before them"
         )
 
 
@@ -56,7 +56,7 @@ def notes(labels: Sequence[str]) -> list[str]:
     if numbers is not None and _fractions(numbers):
         found.append(
             f"the labels are {len(names)} numbers, as {names[0]!r}: each is a class, and their order is not used; to"
-            " predict numbers use jtl.tasks.regression in Python"
+            " predict numbers give jtl finetune --task regression"
         )
     elif numbers is None and (mark := _mark(labels)) is not None:
         held = [label for label in labels if mark in label]

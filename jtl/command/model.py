@@ -10,6 +10,7 @@ import numpy as np
 
 from jtl.backbones.registry import FAMILIES
 from jtl.command.pictures import refuse_broken
+from jtl.command.unit import forgotten
 from jtl.params import flatten
 from jtl.preprocess import audio, pixels, text
 from jtl.preprocess.audio_spec import LogMel, Waves
@@ -159,6 +160,8 @@ def pretrained(
     """
     with unadvised():  # the commands that train keep folded statistics, and note it
         loaded = _loaded(weights, classes, arch, kind, key, size, hint)
+    if classes is not None:
+        loaded = loaded._replace(config=forgotten(loaded.config))
     for path, leaf in flatten({"params": loaded.variables.params, "stats": loaded.variables.stats}).items():
         if jnp.issubdtype(leaf.dtype, jnp.floating) and not bool(jnp.isfinite(leaf).all()):
             raise ValueError(f"{weights!r} holds NaN or infinity in {path.partition('/')[2]!r}: give other weights")

@@ -101,9 +101,9 @@ def sweep(
     Args:
       out: the folder of the sweep; each run has a subfolder in it.
       grid: options and their values, such as `method=mcc,dann seed=0,1,2`; for a flag, `balanced=true,false`.
-      by: the number that ranks the runs; None: the score that `jtl adapt` watches, or the validation accuracy of
-        `jtl finetune`.
-      low: lower is better; set automatically for the scores of `jtl adapt`.
+      by: the number that ranks the runs; None: the score that `jtl adapt` watches, or the validation accuracy (of
+        numbers, the RMSE) of `jtl finetune`.
+      low: lower is better; set automatically for the scores of `jtl adapt` and the errors of `jtl finetune`.
     """
 
 
@@ -211,22 +211,22 @@ def predict(
     run: Where,
     inputs: Some,
     /,
-    top: int = 3,
+    top: int | None = None,
     recipe: Path | None = None,
     csv: Path | None = None,
     text: str | None = None,
     file: str | None = None,
 ) -> None:
-    """Predict the classes of images, sounds or texts with a saved network or a recipe's checkpoint.
+    """Predict the classes or numbers of images, sounds or texts with a saved network or a recipe's checkpoint.
 
     Args:
       run: see `jtl eval`.
       inputs: files or folders of images or sounds, or tables of these; for a text network, texts, files with one text
         per line, or tables.
-      top: how many classes to name for each input.
+      top: how many classes to name for each input; None: three. Not for a network of numbers.
       recipe: the .py file of the run's recipe, whose code is executed; not needed for jtl's own recipes.
-      csv: also write the shares (probabilities) of all classes to this file, with the other columns of a table; not for
-        a recipe.
+      csv: also write the shares (probabilities) of all classes, or the predicted numbers, to this file, with the other
+        columns of a table; not for a recipe.
       text: the column of texts in tables; by default the run's column, else "text".
       file: the column of paths in tables of images or sounds; by default the run's column.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from jtl.command.number_scores import NumberScores
     from jtl.command.scores import Scores
 
 
@@ -16,7 +17,7 @@ class _Saved:
     folder: Path
 
     def predict(self, inputs: Sequence[str | Path]) -> list[dict[str, float]]:
-        """Predicts the probability of each class, by name, for each example.
+        """Predicts the probability of each class, by name, for each example; or a number, by the name of its column.
 
         Args:
           inputs: files or folders of images or sounds; for a text network, texts or files of texts, one per line; or
@@ -25,7 +26,7 @@ class _Saved:
         from jtl.command import inference
 
         found = inference.predict(self.folder / "model", [str(one) for one in inputs])
-        return [dict(zip(found.classes, map(float, row), strict=True)) for row in found.shares]
+        return [dict(zip(found.classes, map(float, row), strict=True)) for row in found.values]
 
     def export(self, out: str | Path, format: Literal["hf", "timm", "torchvision", "jtl"] = "hf") -> None:
         """Writes the network in the file format of another library."""
@@ -41,13 +42,14 @@ class Run(_Saved):
     Args:
       folder: the run's folder, with `model/`, `report.html`, `run.json`, and the files that training wrote.
       validation: scores on examples that the network was not fitted on; `run.json` says which. They have `accuracy`,
-        `by_class()`, `matrix` and `mistakes()`.
+        `by_class()`, `matrix` and `mistakes()`; with `task="regression"`, `rmse`, `mae`, `r2`, `spearman`, `predicted`
+        and `worst()`.
       test: scores on the test examples, which were used for no choice.
       notes: notes for the user about the data and the weights.
     """
 
-    validation: "Scores"
-    test: "Scores"
+    validation: "Scores | NumberScores"
+    test: "Scores | NumberScores"
     notes: tuple[str, ...]
 
 
@@ -67,7 +69,8 @@ def finetune_files(
       weights: a weight file, a folder, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       say: is called with progress messages.
-      **settings: options of the command by name, such as `ways="all"`, `size=160`, `text="review"`, `file="path"`.
+      **settings: options of the command by name, such as `ways="all"`, `size=160`, `text="review"`, `file="path"`,
+        `task="regression"`.
 
     Raises:
       FileNotFoundError: for data or weights that do not exist.

@@ -141,6 +141,8 @@ def _loaded(model: str, kind: str, size: int | None, more: str) -> tuple[Pretrai
     except ValueError as error:  # weights without a head load with a new one; others raise again
         loaded = pretrained(model, ("a", "b"), arch=None, kind=kind, key=key, size=size, hint=more)
         return loaded, f"it does not load with a classifier of its own: {str(error).splitlines()[0]}"
+    if loaded.labels is not None and len(loaded.labels) == 1:
+        return loaded, "its head predicts one number and no classes"
     if jax.tree.leaves(loaded.variables.params.get("head", {})):
         return loaded, ""
     if kind == "texts":

@@ -5,16 +5,13 @@ from pathlib import Path
 import numpy as np
 
 from jtl import report
-from jtl.command.scores import interval
 from jtl.command.settings import Settings
+from jtl.command.tasks import TASKS
 from jtl.command.tune import Tuned, trained_by
 from jtl.params import select
 from jtl.pretrained.folded import folded
 from jtl.report.page import Page
 from jtl.report.parameters import describe
-
-SHOWN = 12
-PAIRS = 20
 
 
 def write(settings: Settings, tuned: Tuned) -> Path:
@@ -24,27 +21,18 @@ def write(settings: Settings, tuned: Tuned) -> Path:
       settings: the run's settings.
       tuned: the run's result.
     """
-    page, test = Page(f"{settings.data.name}: {100 * tuned.test.accuracy:.1f} % on the test examples"), tuned.test
-    page.say(f"{100 * test.accuracy:.1f} %", "big")
-    low, high = interval(int(np.trace(test.matrix)), len(test.labels))
-    page.say(
-        f"of {len(test.labels)} test examples are classified right (95 % interval by the number of examples: "
-        f"{100 * low:.1f} to {100 * high:.1f} %); of {len(tuned.validation.labels)} {tuned.judged}, "
-        f"{100 * tuned.validation.accuracy:.1f} %. Kept: {tuned.chosen}."
-    )
+    parts, test = TASKS[settings.task].report, tuned.test
+    title, number, said = parts.headline(test, tuned.validation, tuned.judged)
+    page = Page(f"{settings.data.name}: {title}")
+    page.say(number, "big")
+    page.say(f"{said} Kept: {tuned.chosen}.")
     if tuned.head is not None:
         page.say(f"The head: {tuned.head.told}.")
     for note in tuned.notes:
         page.say(note, "note")
-    page.heading("Classes of the test examples")
-    page.table(("class", "precision", "recall", "F1", "examples"), test.by_class())
-    page.heading("Confusion matrix")
-    page.confusion(test.matrix, test.classes, "test examples")
-    if len(test.classes) > 2 and (pairs := test.confused()):
-        page.heading("Classes that are taken for others")
-        page.table(("class", "taken for", "examples", "share of the class"), pairs[:PAIRS])
+    parts.tables(page, test, tuned.validation)
     _curves(page, tuned)
-    _examples(page, tuned)
+    parts.examples(page, test, tuned.splits["test"].items)
     page.heading("Parameters")
     variables = tuned.loaded.variables
     trained = select(*trained_by(settings.ways, variables))
@@ -78,20 +66,3 @@ def _curves(page: Page, tuned: Tuned) -> None:
     steps = np.arange(1, lines["training"][-1][0] + 1)
     series = {name: np.interp(steps, *np.array(points).T) for name, points in lines.items() if points}
     page.figure(lambda path: report.curves(series, path, title="loss by step"), "training and validation loss by step")
-
-
-def _examples(page: Page, tuned: Tuned) -> None:
-    """Shows the most confident mistakes, and some predictions."""
-    test, items = tuned.test, tuned.splits["test"].items
-    wrong = test.mistakes()
-
-    def card(i: int) -> tuple:
-        said, share = test.classes[test.shares[i].argmax()], 100 * test.shares[i].max()
-        true = test.classes[test.labels[i]]
-        return items[i], f"{said} ({share:.0f} %)" + ("" if said == true else f", is {true}"), said == true
-
-    page.heading(f"Mistakes: {len(wrong)} of {len(test.labels)}, the most certain first")
-    page.cards([card(i) for i in wrong[:SHOWN]])
-    page.heading("Some predictions")
-    some = np.linspace(0, len(items) - 1, min(SHOWN, len(items))).round().astype(int)
-    page.cards([card(int(i)) for i in some])

@@ -12,6 +12,7 @@ import numpy as np
 from jtl.command.model import Inputs, inputs_of
 from jtl.command.run_settings import one_column
 from jtl.command.settings import read
+from jtl.command.unit import in_units
 from jtl.model import Variables
 from jtl.preprocess.audio_spec import LogMel, Waves
 from jtl.preprocess.image import Preprocessing
@@ -45,16 +46,17 @@ def whole(folder: Path) -> Pretrained:
     """Loads a saved network; from a run's checkpoints the best one, or the newest if none was scored.
 
     If a run keeps moving averages, these are taken, because its validation judged them. Other parts that a method
-    trained next to the backbone and the head, such as a critic, are left out.
+    trained next to the backbone and the head, such as a critic, are left out. A network of numbers that is in training
+    learns them scaled; the returned one has the unit of the labels.
     """
     saver = Checkpoints(folder)
     if not saver.steps():
-        return load(folder)
+        return in_units(load(folder))
     found = saver.variables(step="newest" if saver.best() is None else "best")
     others = sorted(found.params.keys() - {"backbone", "head"})
     loaded = load(folder, unused=[f"{re.escape(top)}/.*" for top in others])
     mine = {top: jax.tree.map(np.asarray, found.params.get(top, {})) for top in ("backbone", "head")}
-    return loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats)))
+    return in_units(loaded._replace(variables=Variables(mine, jax.tree.map(np.asarray, found.stats))))
 
 
 def chosen(saver: Checkpoints) -> str:

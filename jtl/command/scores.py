@@ -28,6 +28,23 @@ class Scores:
         """The share of examples whose largest output is that of their label."""
         return float(np.trace(self.matrix) / max(self.matrix.sum(), 1))
 
+    @property
+    def told(self) -> str:
+        """The result in words."""
+        return f"accuracy {100 * self.accuracy:.1f} % of {len(self.labels)}"
+
+    @property
+    def ranking(self) -> dict[str, float]:
+        """The number that ranks runs, by name."""
+        return {"accuracy": self.accuracy}
+
+    def lines(self) -> list[str]:
+        """Returns the scores of each class in words."""
+        return [
+            f"{name}: precision {precision:.3f}, recall {recall:.3f}, F1 {f1:.3f}, {count} examples"
+            for name, precision, recall, f1, count in self.by_class()
+        ]
+
     def by_class(self) -> list[tuple[str, float, float, float, int]]:
         """Returns (class, precision, recall, F1, examples) of each class; a ratio without examples is 0."""
         right, said, true = np.diag(self.matrix), self.matrix.sum(0), self.matrix.sum(1)

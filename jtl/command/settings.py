@@ -33,8 +33,8 @@ class Settings(RunSettings):
     Without folders `train/`, `val/` and `test/`, or tables of these names, the data are split by `seed` within each
     class: 70, 15 and 15 percent.
 
-    Each example has exactly one class. To predict numbers, or several labels per example, use `jtl.tasks.regression`
-    and `jtl.tasks.multi_label` in Python.
+    Each example has exactly one class, or, with `--task regression`, one number. To predict several numbers or labels
+    per example, use `jtl.tasks.regression` and `jtl.tasks.multi_label` in Python.
 
     Args:
       data: a folder of class folders, or of `train/`, `val/`, `test/` with class folders; or a .csv, .tsv, .jsonl or
@@ -42,7 +42,8 @@ class Settings(RunSettings):
       weights: a weight file, a folder, the folder of a run of `jtl finetune`, `hf:org/name` or `timm:name`.
       out: the run's folder; None: `runs/` and the name of the data.
       ways: what is trained: only the head, on features that are computed once; also the last stage; or everything. The
-        head's penalty is chosen by five-fold cross-validation, or by the validation examples if they are given.
+        head is a logistic or ridge regression, whose penalty is chosen by five-fold cross-validation, or by the
+        validation examples if they are given.
       text: the column of the texts of a table.
       label: the column of the labels of a table.
       file: the column of the paths of images or sounds, for a table of files; relative to the table's folder.
@@ -55,12 +56,14 @@ class Settings(RunSettings):
       learning_rate: the peak for ways "last" and "all".
       find_rate: use a tenth of the rate at the lowest loss of a range test (`jtl.lr_find`, on one device) instead of
         `learning_rate`.
-      patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss; there are
-        ten to twenty evaluations in a run, and one per step if it has fewer steps.
-      balanced: weight classes by the inverse of their frequency.
+      patience: stop after this many evaluations without a new best accuracy, with ties broken by the loss (of numbers,
+        without a new lowest RMSE); there are ten to twenty evaluations in a run, and one per step if it has fewer.
+      balanced: weight classes by the inverse of their frequency; not for numbers.
       seed: the seed of the split and of all other randomness.
       devices: train ways "last" and "all" on this many devices, each with an equal part of the batch; None: as many
         accelerators as divide it, or one CPU device.
+      task: what the labels are: classes, or, with "regression", numbers in a table. Numbers are learned as multiples of
+        their standard deviation, and predicted in their own unit.
     """
 
     data: Annotated[
@@ -84,9 +87,14 @@ class Settings(RunSettings):
     balanced: bool = False
     seed: int = 0
     devices: int | None = None
+    task: Literal["classification", "regression"] = "classification"
 
     def __post_init__(self) -> None:
         self.check()
+        if self.task not in ("classification", "regression"):
+            raise ValueError(f"task={self.task!r}: give 'classification' or 'regression'")
+        if self.task == "regression" and self.balanced:
+            raise ValueError("balanced=True with task='regression': numbers have no classes to be weighted")
         for name in ("size", "steps", "batch", "patience", "devices"):
             value = getattr(self, name)
             if value is not None and value < 1:

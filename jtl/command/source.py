@@ -3,15 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jtl.command.class_labels import Reader, class_labels, refuse_few
 from jtl.command.file_tables import SOUNDS, Kind, kind_of, listed, refuse_two_labels, suffixes_of
-from jtl.command.labels import refuse_numbers
-from jtl.command.tables import TABLES, mark_of, places, rows
+from jtl.command.tables import TABLES, mark_of, rows
 from jtl.data.folder import PARTS, SUFFIXES, below, inside, scan, visible
 from jtl.data.pipeline import composed
 
@@ -25,8 +24,8 @@ class Examples:
     Args:
       kind: the kind of all examples.
       items: files of images or sounds, or texts.
-      labels: int32 [examples], indices into `classes`.
-      classes: the names of the classes.
+      labels: int32 [examples], indices into `classes`; or the numbers to predict, float64 [examples].
+      classes: the names of the classes; of numbers, one name, that of their column.
       groups: the group of each example, such as its speaker; None if they have no groups.
     """
 
@@ -41,8 +40,23 @@ class Examples:
 
     @property
     def names(self) -> list[str]:
-        """The class name of each example."""
-        return [self.classes[i] for i in self.labels]
+        """The label of each example in words: the name of its class, or its number."""
+        return [str(label) if self.numeric else self.classes[label] for label in self.labels.tolist()]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether the labels are numbers to predict."""
+        return self.labels.dtype.kind == "f"
+
+    @property
+    def strata(self) -> np.ndarray:
+        """The class of each example, within which splits are drawn, int [examples]; 0 for numbers."""
+        return np.zeros(len(self), np.int32) if self.numeric else self.labels
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The labels as a training step takes them, int32 or float32 [examples]."""
+        return self.labels.astype(np.float32) if self.numeric else self.labels
 
     def rows(self, index: Sequence[int] | np.ndarray) -> "Examples":
         """Returns the examples at some indices."""
@@ -69,6 +83,7 @@ def read(
     file: str | None = None,
     group: str | None = None,
     classes: Sequence[str] | None = None,
+    labels: Reader = class_labels,
 ) -> dict[str, Examples]:
     """Reads the examples of a folder or a table by split; under "all" if they are not split yet.
 
@@ -81,12 +96,13 @@ def read(
       group: the column of groups in a table; for folders, a regex that is searched in the file names, whose first
         parenthesis, or else whole match, is the group.
       classes: the expected class names; None for those that are found.
+      labels: reads the labels of a table: `class_labels` or `number_labels`.
 
     Raises:
       FileNotFoundError: if the path, or a file that a table lists, does not exist.
       ValueError: for a table that lacks one of these columns or has a row without a value; a file of another kind, with
-        two labels or without a group; a folder of files if `file` asks for a table; fewer than two classes; a split
-        that is duplicate or empty; or splits with other classes than `train`.
+        two labels or without a group; a folder of files if `file` or numbers ask for a table; fewer than two classes;
+        a label that is no number; a split that is duplicate or empty; or splits with other classes than `train`.
     """
     path = path.expanduser()
     if not path.exists():
@@ -94,7 +110,12 @@ def read(
 
     def examples(place: Path, classes: Sequence[str] | None) -> Examples:
         if place.is_file():
-            return _table(place, text, label, file, group, classes)
+            return _table(place, text, label, file, group, classes, labels)
+        if labels is not class_labels:
+            raise ValueError(
+                f"{str(place)!r} is a folder whose folders are classes, and --task regression needs numbers: give a"
+                " table, with the column of the files, --file COLUMN, and that of the numbers, --label COLUMN"
+            )
         if file is not None:
             raise ValueError(
                 f"--file {file!r} is the column of a table, and {str(place)!r} is a folder without tables"
@@ -250,7 +271,8 @@ def _files(root: Path, group: str | None, classes: Sequence[str] | None) -> Exam
     kind = kind_of((file for folder in folders for file in visible(folder)), root)
     names, files, labels = scan(root, classes, suffixes_of(kind), kind.removesuffix("s"))
     groups = None if group is None else tuple(_group(file, group) for file in files)
-    return _checked(Examples(kind, tuple(files), labels, names, groups), root)
+    refuse_few(names, root)
+    return Examples(kind, tuple(files), labels, names, groups)
 
 
 def _group(file: Path, pattern: str) -> str:
@@ -264,52 +286,22 @@ def _group(file: Path, pattern: str) -> str:
 
 
 def _table(
-    path: Path, text: str, label: str, file: str | None, group: str | None, classes: Sequence[str] | None
+    path: Path,
+    text: str,
+    label: str,
+    file: str | None,
+    group: str | None,
+    classes: Sequence[str] | None,
+    labels: Reader,
 ) -> Examples:
     columns = (text if file is None else file, label, *(() if group is None else (group,)))
     options = ", ".join(("--text" if file is None else "--file", "--label", "--group")[: len(columns)])
     found = rows(path, columns, options)
-    given = [composed(str(row[label]).strip()) for row in found]  # "no" and " no" are one class
-    if lost := [i for i, name in enumerate(given) if name in ("nan", "NaN")]:
-        raise ValueError(
-            f"{places(path, [found[i].line for i in lost])} the {label!r} {given[lost[0]]!r}, as a missing number is"
-            " written: remove these rows, or rename a class of that name"
-        )
-    names = tuple(sorted(set(given))) if classes is None else tuple(composed(name) for name in classes)
-    if classes is None:
-        refuse_numbers(given, path)
-    known = set(names)
-    if unknown := [i for i, name in enumerate(given) if name not in known]:
-        raise ValueError(
-            f"{places(path, [found[i].line for i in unknown])} the class {given[unknown[0]]!r}, which is not one of"
-            f" {list(names)}"
-        )
-    labels = np.array([names.index(name) for name in given], np.int32)
+    numbers, names = labels(path, found, label, classes)
     groups = None if group is None else tuple(composed(str(row[group]).strip()) for row in found)
-    _one_number_each(names, path)
     if file is None:
-        return _checked(Examples("texts", tuple(str(row[text]) for row in found), labels, names, groups), path)
+        return Examples("texts", tuple(str(row[text]) for row in found), numbers, names, groups)
     kind, files = listed(path, file, found)
-    refuse_two_labels(path, [row.place for row in found], files, given)
-    return _checked(Examples(kind, files, labels, names, groups), path)
-
-
-def _checked(examples: Examples, path: Path) -> Examples:
-    for name in examples.classes:
-        if name != name.encode("utf-8", "replace").decode():
-            raise ValueError(
-                f"{str(path)!r} has the class {name!r}, which is not UTF-8, so no file can hold it: rename it"
-            )
-    if len(examples.classes) < 2:
-        raise ValueError(f"{str(path)!r} has the classes {list(examples.classes)}: a classifier needs two or more")
+    examples = Examples(kind, files, numbers, names, groups)
+    refuse_two_labels(path, [row.place for row in found], files, examples.names)
     return examples
-
-
-def _one_number_each(classes: Sequence[str], path: Path) -> None:
-    numbers: dict[Decimal, str] = {}  # as floats, whole numbers beyond 2⁵³ would be one
-    for name in classes:
-        if re.fullmatch(r"[+-]?\d+(\.\d*)?", name) and numbers.setdefault(Decimal(name), name) != name:
-            raise ValueError(
-                f"{str(path)!r} has the labels {numbers[Decimal(name)]!r} and {name!r}, which are one number: write it"
-                " the same way everywhere, or use words as class names"
-            )

@@ -17,7 +17,8 @@ PAIRS = (("train", "val"), ("train", "test"), ("val", "test"))
 def split(found: dict[str, Examples], seed: int) -> dict[str, Examples]:
     """Returns the three splits as given; missing ones are drawn from `train`.
 
-    Examples are drawn within each class, and equal ones (the same bytes, or the same text) go into the same split.
+    Examples are drawn within each class (of numbers, from all), and equal ones (the same bytes, or the same text) go
+    into the same split.
     If examples have groups, whole groups are drawn, so that no speaker or patient is in two splits.
 
     Raises:
@@ -38,11 +39,12 @@ def _by_class(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
     taken: dict[str, list[int]] = {name: [] for name in ("train", *wanted)}
     marks = np.array([fingerprint(item) for item in whole.items])
     for label, name in enumerate(whole.classes):
-        here = np.flatnonzero(whole.labels == label)
+        here = np.flatnonzero(whole.strata == label)
         groups = [here[marks[here] == mark] for mark in dict.fromkeys(marks[here])]
         if len(groups) < 1 + len(wanted):
+            which = "there are" if whole.numeric else f"class {name!r} has"
             raise ValueError(
-                f"class {name!r} has {len(groups)} different examples: give at least {1 + len(wanted)}, one for each of"
+                f"{which} {len(groups)} different examples: give at least {1 + len(wanted)}, one for each of"
                 f" train and {', '.join(wanted)}"
             )
         for part, index in dealt(groups, wanted, draw).items():
@@ -59,7 +61,7 @@ def _by_group(whole: Examples, wanted: dict[str, float], draw: np.random.Generat
             f" {', '.join(wanted)}"
         )
     taken = dealt([np.flatnonzero(marks == name) for name in names], wanted, draw)
-    absent = sorted(set(range(len(whole.classes))) - set(whole.labels[taken["train"]].tolist()))
+    absent = sorted(set(range(len(whole.classes))) - set(whole.strata[taken["train"]].tolist()))
     if absent:
         raise ValueError(
             f"class {whole.classes[absent[0]]!r} is only in groups that were drawn for {' and '.join(wanted)}: give"
@@ -80,7 +82,7 @@ def folds(examples: Examples, count: int, seed: int) -> np.ndarray:
     whole = np.array(examples.groups or [fingerprint(item) for item in examples.items])
     draw, found, dealt = np.random.default_rng(seed), {}, 0
     for label in range(len(examples.classes)):
-        own = [mark for mark in dict.fromkeys(whole[examples.labels == label]) if mark not in found]
+        own = [mark for mark in dict.fromkeys(whole[examples.strata == label]) if mark not in found]
         for i in draw.permutation(len(own)):
             found[own[i]], dealt = dealt, dealt + 1
     count = min(count, len(found))

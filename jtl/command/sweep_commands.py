@@ -12,8 +12,9 @@ from jtl.command.sweep import Execute, Rank
 from jtl.selection.validators.watch import ORACLE
 
 COMMANDS = ("adapt", "finetune", "train")
-FINETUNED = ("validation accuracy", "test accuracy")
-"""The numbers of a run of `jtl finetune`; the first ranks the runs by default."""
+ERRORS = ("validation RMSE", "test RMSE")
+FINETUNED = {"classification": ("validation accuracy", "test accuracy"), "regression": ERRORS}
+"""The numbers of a run of `jtl finetune` by its task; the first ranks the runs by default."""
 
 
 def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
@@ -35,17 +36,18 @@ def ranking(command: Sequence[str], grid: Sequence[str], by: str | None) -> str:
         if by is None:
             raise ValueError("--by: name the number of the recipe's result that ranks the runs")
         return by
-    if command[0] == "finetune" and by not in (None, *FINETUNED):
-        raise ValueError(f"--by {by!r}: the runs have the numbers {sorted(FINETUNED)}")
     watched = {point.get("watch") for point in options}
     if command[0] == "adapt" and by is None and watched != {None}:
         raise ValueError("--by: the grid has several values of watch, so name the score that ranks the runs")
     kind = parsers.Finetune if command[0] == "finetune" else parsers.Adapt
     # A mistake in an option ends the sweep before the first run.
     runs = [parsers.checked(_parsed(kind, [*command[1:], *words_of(point)])) for point in options]
-    if by is not None:
-        return by
-    return FINETUNED[0] if command[0] == "finetune" else _watched(runs[0])
+    if command[0] == "adapt":
+        return _watched(runs[0]) if by is None else by
+    own = FINETUNED[runs[0].task]
+    if by not in (None, *own):
+        raise ValueError(f"--by {by!r}: the runs have the numbers {sorted(own)}")
+    return own[0] if by is None else by
 
 
 def favoured(ranks: Sequence[Rank], by: str) -> str | None:
@@ -79,7 +81,8 @@ def execute(recipe: Callable[[list[str]], Any]) -> Execute:
             settings = parsers.checked(_parsed(parsers.Finetune, words[1:]))
             tuned = tune.run(settings, lambda line: None)
             report.write(settings, tuned)
-            return dict(zip(FINETUNED, (tuned.validation.accuracy, tuned.test.accuracy), strict=True))
+            both = {"validation": tuned.validation, "test": tuned.test}
+            return {f"{part} {name}": value for part, one in both.items() for name, value in one.ranking.items()}
         from jtl.command import adapt, adapt_report
 
         settings = parsers.checked(_parsed(parsers.Adapt, words[1:]))

@@ -12,24 +12,25 @@ import optax
 from jax.sharding import Mesh
 
 import jtl.data
-from jtl import losses, metrics, optim, rng
-from jtl.command import labels, passes, source
+from jtl import optim, rng
+from jtl.command import passes, source
 from jtl.command import settings as files
 from jtl.command.augmentation import augmentation
 from jtl.command.device import training_mesh
 from jtl.command.file_tables import hint
-from jtl.command.head import MANY, Crossed, crossed_head, head_by, loss
+from jtl.command.head import MANY, Crossed
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
-from jtl.command.scores import Scores, scored
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import shared, split
+from jtl.command.task import Plan
+from jtl.command.tasks import TASKS
 from jtl.data.content import of_files, of_texts
 from jtl.data.lengths import ByLength
 from jtl.data.pipeline import Dataset
 from jtl.methods.augmented import augmented
-from jtl.methods.finetune.finetune import ACCURACY, evaluation, finetune
+from jtl.methods.finetune.finetune import finetune
 from jtl.model import Variables
 from jtl.objective import Objective
 from jtl.params import flatten, select
@@ -52,8 +53,6 @@ from jtl.typing import Mask
 MARGIN = 256 / 224
 """Training takes random windows from images that are larger than the network's input by this factor."""
 CLIP = 1.0
-RANK = "accuracy, then loss"
-"""With few validation examples, many steps have the same accuracy, and the first of these has hardly learned."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ class Tuned:
     Args:
       folder: the run's folder: `model/`, `report.html`, `run.json`, and the files that training wrote.
       loaded: the network with the saved weights.
-      validation: scores on examples that these weights were not fitted on; `judged` says which.
+      validation: scores on examples that these weights were not fitted on; `judged` says which. They are `Scores` of
+        classes, or `NumberScores`.
       judged: the examples of `validation`, in words.
       test: scores on the test examples, which were used for no choice.
       history: the numbers of every training step and validation; empty if the head alone is trained.
@@ -78,9 +78,9 @@ class Tuned:
 
     folder: Path
     loaded: Pretrained
-    validation: Scores
+    validation: Any
     judged: str
-    test: Scores
+    test: Any
     history: list[dict[str, Any]]
     chosen: str
     splits: dict[str, Examples]
@@ -105,11 +105,18 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
       ValueError: for data or weights that do not fit.
     """
     files.refuse_another(settings)
-    names = {"text": settings.text, "label": settings.label, "file": settings.file, "group": settings.group}
-    given = source.read(settings.data, **names)
+    names: dict[str, Any] = {
+        "text": settings.text,
+        "label": settings.label,
+        "file": settings.file,
+        "group": settings.group,
+    }
+    task = TASKS[settings.task]
+    given = source.read(settings.data, **names, labels=task.labels)
     splits = split(given, settings.seed)
     train = splits["train"]
-    notes = [*labels.notes(train.names), *shared(splits)]
+    plan = task.plan(settings, train)
+    notes = [*plan.notes, *shared(splits)]
     key, weights = jax.random.key(settings.seed), weights_of(settings.weights)
     loaded = pretrained(
         weights,
@@ -121,12 +128,12 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         hint=hint(train.kind, train.items, settings.data, settings.text),
     )
     items = [item for part in splits.values() for item in part.items]
-    inputs, loaded = inputs_of(loaded, weights, train.kind, items, settings.size)
+    inputs, loaded = inputs_of(plan.prepared(loaded), weights, train.kind, items, settings.size)
     for part, examples in splits.items():
         if (note := inputs.note(examples.items)) is not None:
             notes.append(f"{part}: {note}")
     sizes = ", ".join(f"{len(part)} {name}" for name, part in splits.items())
-    say(f"{len(train.classes)} classes; {sizes} examples; {loaded.config.model_type}")
+    say(f"{plan.told}; {sizes} examples; {loaded.config.model_type}")
     rows = replace(settings, batch=min(settings.batch, len(train)))  # further rows of a batch would be empty
     spread = None if settings.ways == "head" else training_mesh(rows.batch, settings.devices, say)
     read, seen = passes.features(loaded, inputs), {}
@@ -136,19 +143,19 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
 
     def crossed(*parts: str) -> Crossed:
         rows, examples = np.concatenate([seen[part] for part in parts]), joined([splits[part] for part in parts])
-        return crossed_head(loaded, rows, examples, settings.seed, settings.balanced)
+        return plan.crossed(loaded, rows, examples)
 
     # A given validation split is never fitted on. A drawn one is, unless it judges the steps that train the backbone.
     folds = "val" not in given and len(train) + len(splits["val"]) <= MANY
     folds = folds and len(set(train.groups or "ab")) > 1  # a fold holds whole groups
     head = crossed("train", *(["val"] if settings.ways == "head" else [])) if folds else None
-    start = head_by(loaded, seen, splits, settings.balanced) if head is None else head.variables
+    start = plan.head_by(loaded, seen, splits) if head is None else head.variables
     best, history, chosen, rates, rate = start, [], "head", None, settings.learning_rate
     if spread is not None:
         if folded(loaded.variables):
             notes.append("batch normalisation is folded into these weights: its statistics stay as they are")
         loaded = loaded._replace(variables=start)
-        data, objective, trained = _training(rows, loaded, inputs, train)
+        data, objective, trained = _training(rows, loaded, inputs, train, plan)
         if settings.find_rate:
             if spread.size > 1:  # so that a run which resumes on another number of devices finds the same rate
                 say(f"range test of the learning rate: one device, with all {rows.batch} examples of a batch")
@@ -160,20 +167,22 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
                 rate = rates.tenth
                 say(f"learning rate {rate:.2g}, by a range test")
         files.begin(settings, Checkpoints(settings.folder / "checkpoints"))
-        best, history, chosen = _below(rows, loaded, inputs, splits, (data, objective, trained), rate, spread, say)
+        best, history, chosen = _below(
+            rows, loaded, inputs, splits, (data, objective, trained), plan, rate, spread, say
+        )
         head = crossed("train", "val") if folds and chosen == "head" else None
         if chosen == "head":
             notes.append("no step below the head was better on the validation examples: the head alone is kept")
             best = best if head is None else head.variables
-    loaded = loaded._replace(variables=jax.tree.map(np.asarray, best))
+    loaded = task.finished(loaded._replace(variables=jax.tree.map(np.asarray, best)))
     logits = passes.logits(loaded, inputs)
-    test = scored(logits(splits["test"].items), splits["test"].labels, train.classes)
+    test = task.scored(logits(splits["test"].items), splits["test"].labels, train.classes, plan.about)
     if head is None:
         val, judged = splits["val"], "validation examples, by which this network was chosen"
-        validation = scored(logits(val.items), val.labels, train.classes)
+        validation = task.scored(logits(val.items), val.labels, train.classes, plan.about)
     else:
         judged = "training and validation examples, each by a head that was fitted without its fold"
-        validation = scored(head.logits, head.examples.labels, train.classes)
+        validation = task.scored(head.logits, head.examples.labels, train.classes, plan.about)
     if spread is None:
         files.clear(settings.folder)
     save(settings.folder / "model", loaded, format="jtl")
@@ -183,6 +192,7 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         "mark": source.mark(settings.data, settings.text, settings.label, settings.file),
         "seconds": inputs.seconds,
         "classes": train.classes,
+        **plan.about,
         "chosen": chosen,
         "head": None if head is None else head.told,
         "notes": notes,
@@ -191,14 +201,14 @@ def run(settings: Settings, say: Callable[[str], Any] = print) -> Tuned:
         "test": test.numbers(),
     }
     files.write(settings.folder, content)
-    say(f"test accuracy {100 * test.accuracy:.1f} % of {len(splits['test'])}")
+    say(f"test {test.told}")
     return Tuned(
         settings.folder, loaded, validation, judged, test, history, chosen, splits, head, notes, rate, rates
     )  # fmt: skip
 
 
 def _training(
-    settings: Settings, loaded: Pretrained, inputs: Inputs, train: Examples
+    settings: Settings, loaded: Pretrained, inputs: Inputs, train: Examples, plan: Plan
 ) -> tuple[Dataset | ByLength, Objective, Mask]:
     """Returns the batches, the objective, and the mask of trained parameters."""
     side = None if inputs.preprocessing is None else side_of(inputs.preprocessing)
@@ -206,7 +216,8 @@ def _training(
         data = _texts(inputs, train, settings, shuffle=True)
     else:
         data = Dataset(Rows(inputs, train, 1.0 if side is None else MARGIN), settings.batch, seed=settings.seed)
-    objective = finetune(loaded.network, loss(train, settings.balanced), frozen_stats=folded(loaded.variables))
+    frozen = folded(loaded.variables)
+    objective = finetune(loaded.network, plan.loss, metrics=plan.metrics, frozen_stats=frozen)
     if (moved := augmentation(inputs)) is not None:
         objective = augmented(objective, moved)
     return data, objective, select(*trained_by(settings.ways, loaded.variables))
@@ -215,7 +226,7 @@ def _training(
 def _texts(inputs: Inputs, rows: Examples, settings: Settings, *, shuffle: bool) -> ByLength:
     """Returns batches of texts of similar length, which are tokenized once."""
     options = {"batch_size": settings.batch, "seed": settings.seed, "classes": rows.classes}
-    return jtl.data.by_length(inputs.read(rows.items), rows.labels, shuffle=shuffle, **options)
+    return jtl.data.by_length(inputs.read(rows.items), rows.targets, shuffle=shuffle, **options)
 
 
 def _optimizer(rate: Any) -> optax.GradientTransformation:
@@ -228,15 +239,16 @@ def _below(
     inputs: Inputs,
     splits: dict[str, Examples],
     training: tuple[Dataset | ByLength, Objective, Mask],
+    plan: Plan,
     rate: float,
     spread: Mesh,
     say: Any,
 ) -> tuple[Variables, list[dict[str, Any]], str]:
     """Trains, and returns the best of three: the start, the best step, and the mean of both.
 
-    The best has the highest validation accuracy, with ties broken by the loss. The mean of the weights before and after
-    training is often more accurate than both on data unlike the training data (Wortsman et al., Robust fine-tuning of
-    zero-shot models, 2021, arXiv 2109.01903).
+    The best has the highest validation accuracy, with ties broken by the loss; of numbers, the lowest RMSE. The mean of
+    the weights before and after training is often more accurate than both on data unlike the training data (Wortsman et
+    al., Robust fine-tuning of zero-shot models, 2021, arXiv 2109.01903).
 
     Returns:
       The variables, the history, and the name of the choice.
@@ -246,14 +258,14 @@ def _below(
     if val.kind == "texts":
         held = _texts(inputs, val, settings, shuffle=False)
     else:
-        held = jtl.data.arrays(inputs.read(val.items), val.labels, batch_size=settings.batch, shuffle=False)
+        held = jtl.data.arrays(inputs.read(val.items), val.targets, batch_size=settings.batch, shuffle=False)
     steps = settings.steps or max(50, 10 * len(data))
     tx = _optimizer(optim.warmup_cosine(rate, steps))
     step = make_step(objective, tx, trainable=trained, clip=CLIP)
-    judge = evaluation(net, metrics={**ACCURACY, RANK: ranked})
+    judge = plan.judge(net)
     every = between(steps, len(data))
-    # Not the loss alone: it grows with confidence even while the accuracy no longer falls.
-    validation = Validation(judge, held, every=every, watch=RANK, mode="max", patience=settings.patience)
+    options: Any = {"watch": plan.watch, "mode": plan.mode, "patience": settings.patience}
+    validation = Validation(judge, held, every=every, **options)
     recipe = shlex.join(["jtl", "finetune", str(settings.data)])
     saver = Checkpoints(settings.folder / "checkpoints", every=every, keep=1, recipe=recipe, network=loaded)
     key = rng.stream(jax.random.key(settings.seed), "run")
@@ -265,9 +277,10 @@ def _below(
     mean = jax.tree.map(lambda a, b: ((np.asarray(a) + np.asarray(b)) / 2).astype(a.dtype), start, best)
     found = {"head": start, settings.ways: best, f"the mean of {settings.ways} and head": mean}
     scores = {name: evaluate(judge, one_of, held, mesh=spread) for name, one_of in found.items()}
-    told = ", ".join(f"{score['accuracy']:.3f} of {name}" for name, score in scores.items())
-    say(f"validation accuracy {told}; the best step is {saver.about(step='best')['step']}")
-    chosen = max(scores, key=lambda name: scores[name][RANK])
+    told = ", ".join(f"{score[plan.measure]:.3f} of {name}" for name, score in scores.items())
+    say(f"validation {plan.measure} {told}; the best step is {saver.about(step='best')['step']}")
+    best_of = max if plan.mode == "max" else min
+    chosen = best_of(scores, key=lambda name: scores[name][plan.watch])
     return found[chosen], history, chosen
 
 
@@ -281,11 +294,6 @@ def between(steps: int, epoch: int) -> int:
       (60, 3, 100)
     """
     return max(1, -(-steps // 20), min(epoch, steps // 10))
-
-
-def ranked(z: Any, y: Any) -> Any:
-    """Returns one number per example whose mean rises with the accuracy, with ties broken by the lower loss."""
-    return metrics.accuracy(z, y) - 1e-3 * losses.cross_entropy(z, y)
 
 
 def trained_by(ways: str, variables: Variables) -> tuple[str, ...]:
@@ -340,4 +348,4 @@ class Rows:
         """Reads one batch."""
         del draws
         some = self.examples.rows(index)
-        return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.labels}
+        return {"x": self.inputs.read(some.items, margin=self.margin), "y": some.targets}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jtl.command import head, passes, tune
+from jtl.command import class_task, head, passes, tune
 from jtl.command.model import Inputs
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
@@ -134,12 +134,12 @@ def test_the_best_of_head_steps_and_their_mean_is_kept(world, monkeypatch, kept)
     """Steps are judged by photos that their head was not fitted on; a head that is kept is fitted on these too."""
     heads, names = [], iter(["head", "all", "the mean of all and head"])
 
-    def crossed(*given, original=tune.crossed_head):
-        heads.append(original(*given))
+    def crossed(*given, original=class_task.crossed_head, **options):
+        heads.append(original(*given, **options))
         return heads[-1]
 
-    monkeypatch.setattr(tune, "crossed_head", crossed)
-    monkeypatch.setattr(tune, "evaluate", lambda *given, **_: {"accuracy": 0.5, tune.RANK: next(names) == kept})
+    monkeypatch.setattr(class_task, "crossed_head", crossed)
+    monkeypatch.setattr(tune, "evaluate", lambda *given, **_: {"accuracy": 0.5, class_task.RANK: next(names) == kept})
     found = run(world[1], world[0], kept[-8:], ways="all", steps=1, batch=8)
     assert found.chosen == kept
     assert [len(one.examples) for one in heads] == ([42, 48] if kept == "head" else [42])
@@ -157,5 +157,5 @@ def test_of_equal_accuracies_the_lower_loss_is_better():
     y = np.array([0, 1, 1])
     unsure, sure = np.array([[1.0, 0], [0, 1], [1, 0]]), np.array([[3.0, 0], [0, 3], [1, 0]])
     right = np.array([[0.01, 0], [0, 0.01], [0, 0.01]])
-    ranks = [float(tune.ranked(z, y).mean()) for z in (unsure, sure, right)]
+    ranks = [float(class_task.ranked(z, y).mean()) for z in (unsure, sure, right)]
     assert ranks == sorted(ranks)

@@ -19,7 +19,7 @@ def table(path, names):
 def test_mostly_different_numbers_are_refused(tmp_path, number):
     drawn = np.random.default_rng(0).uniform(1, 1000, 12)
     names = [number.format(value) for value in drawn]
-    with pytest.raises(ValueError, match=r"12 different numbers as labels of 12 examples.*jtl\.tasks\.regression"):
+    with pytest.raises(ValueError, match=r"12 different numbers as labels of 12 examples.*--task regression"):
         source.read(table(tmp_path / "t.csv", names))
 
 
@@ -34,7 +34,7 @@ def test_a_command_names_the_task_of_numbers(tmp_path, capsys):
         values = np.random.default_rng(len(part)).normal(size=9)
         table(tmp_path / f"{part}.csv", [f"{value:.3f}" for value in values])
     assert cli.main(["finetune", str(tmp_path), "--weights", "w", "--out", str(tmp_path.parent / "run")]) == 2
-    assert "jtl.tasks.regression in Python" in capsys.readouterr().err
+    assert "jtl finetune --task regression" in capsys.readouterr().err
 
 
 def test_numbers_that_name_classes_are_read(tmp_path):
@@ -54,7 +54,7 @@ def test_other_numbers_than_the_classes_of_a_run_are_told_as_such(tmp_path):
         (["x", "y", "x|y", "x"], r"1 of 4 labels hold '\|', as 'x\|y': each combination .* jtl\.tasks\.multi_label"),
         (["x;y", "y;z", "x;z", "x;y;z"], "4 of 4 labels hold ';'"),
         (["x, y", "y", "y, z", "z, x"], "3 of 4 labels hold ','"),
-        (["0.5", "1", "1.5"] * 3, r"labels are 3 numbers, as '0\.5': each is a class.*jtl\.tasks\.regression"),
+        (["0.5", "1", "1.5"] * 3, r"labels are 3 numbers, as '0\.5': each is a class.*jtl finetune --task regression"),
         (["Cat", "cat"], "differ by upper and lower case alone"),
         (["1", "NA", "0", "NA"], "2 of 4 labels are 'NA', as a missing label is written, and are a class: if they are"),
     ],
@@ -79,5 +79,5 @@ def test_plain_classes_have_no_note(names):
 
 
 def test_the_help_says_what_is_predicted():
-    assert "jtl.tasks.regression" in (Settings.__doc__ or "")
+    assert "`--task regression`" in (Settings.__doc__ or "")
     assert "jtl.tasks.multi_label" in (Settings.__doc__ or "")

@@ -30,7 +30,7 @@ def test_a_query_is_read_as_predict_reads_it(encoder, tmp_path):
     given = (LONG, "good film", "good " * 200)
     found = few.run(FewShot(str(encoder), support, given, tmp_path / "run"), lambda line: None)
     then = inference.predict(tmp_path / "run" / "model", given)
-    np.testing.assert_allclose(found.shares, then.shares, rtol=1e-5)
+    np.testing.assert_allclose(found.shares, then.values, rtol=1e-5)
     said = "1 of 3 texts are longer than 128 tokens: the rest of these is not used"
     assert then.notes == [said]
     assert f"queries: {said}" in found.notes

@@ -66,8 +66,8 @@ def test_predictions_do_not_depend_on_the_other_files(world, run, tmp_path, caps
     assert about["seconds"] == 750 / 16000
     found = inference.predict(run / "model", [*files, str(tmp_path / "long.wav")])
     assert found.notes == ["1 of 3 sounds are longer than 0.047 seconds: the rest of these is not used"]
-    for file, shares in zip(files, found.shares, strict=False):
-        np.testing.assert_allclose(inference.predict(run / "model", [file]).shares[0], shares, rtol=1e-5)
+    for file, shares in zip(files, found.values, strict=False):
+        np.testing.assert_allclose(inference.predict(run / "model", [file]).values[0], shares, rtol=1e-5)
     words = ["--weights", str(run / "model"), "--out"]
     for name, more in (("a.npz", []), ("b.npz", [str(tmp_path / "long.wav")])):
         assert cli.main(["features", files[0], *more, *words, str(tmp_path / name)]) == 0

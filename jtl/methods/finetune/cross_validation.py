@@ -89,11 +89,7 @@ def cross_validated(
         raise ValueError(f"penalties={penalties}: give at least one; each is positive and finite")
     order, names = sorted(lambdas, reverse=True), np.unique(folds)
     middle = x.mean(0, dtype=np.float64)  # with a free bias the minimum is the same, and L-BFGS needs fewer steps
-    spread = x.std(0, dtype=np.float64)
-    size = spread + SPREAD * spread.mean() if standardise else np.ones_like(spread)
-    size = np.where(size > 0, size, 1)
-    norm = float(np.sqrt(((spread / size) ** 2).sum())) or 1.0
-    size = size * norm
+    size, norm = standard_sizes(x, standardise)
     unit = 1.0 if standardise else norm**2  # unit of the penalty on features scaled to norm 1
     found = {p: np.zeros((len(x), classes)) for p in order}
     with jax.enable_x64(True):
@@ -127,6 +123,27 @@ def cross_validated(
     kernel, kind = w[:-1] / size[:, None], x.dtype
     fitted = Linear(jnp.asarray(kernel, kind), jnp.asarray(w[-1] - middle @ kernel, kind), best)
     return CrossValidated(fitted, np.array([losses[p] for p in lambdas]), found[best].astype(kind))
+
+
+def standard_sizes(x: np.ndarray, standardise: bool = True) -> tuple[np.ndarray, float]:
+    """Returns d of `cross_validated` for each feature, [width], and the factor in it that makes the mean norm 1.
+
+    Args:
+      x: features, [examples, width].
+      standardise: whether d follows the standard deviations; otherwise it is the factor alone.
+
+    Example:
+      >>> import numpy as np
+      >>> from jtl.methods.finetune.cross_validation import standard_sizes
+      >>> x = np.array([[0.0, 0.0], [2.0, 20.0]])
+      >>> round(float((((x - x.mean(0)) / standard_sizes(x)[0]) ** 2).sum(1).mean()), 6)
+      1.0
+    """
+    spread = x.std(0, dtype=np.float64)
+    size = spread + SPREAD * spread.mean() if standardise else np.ones_like(spread)
+    size = np.where(size > 0, size, 1)
+    norm = float(np.sqrt(((spread / size) ** 2).sum())) or 1.0
+    return size * norm, norm
 
 
 def _cross_entropy(z: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
