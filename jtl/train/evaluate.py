@@ -116,6 +116,9 @@ def evaluate(
 def evaluator(objective: Objective | Callable) -> Callable[..., dict[str, Any]]:
     """`evaluate` for a given objective: compiled at the first call and reused afterwards.
 
+    Raises:
+      ValueError: as `evaluate`.
+
     Example:
       >>> import jax, numpy as np, jtl
       >>> net = jtl.network(backbone=jtl.backbones.identity(), head=jtl.heads.linear(3, zero_init=True))
