@@ -19,7 +19,8 @@ def mahalanobis(*, strength: float = 1.0, reads: Reads = "pooled") -> Model:
 
     μ_k and Σ_k are the mean and the covariance of the support of class k, of n_k examples, Σ the covariance of all
     support, and `λ_k = n_k / (n_k + 1)`. Covariances divide by n − 1, and that of one example is 0. With weights of
-    rows, n is their sum. Use it with `memorise`; it has no parameters. A class without support gets probability 0.
+    rows, n is their sum. The paper's logits have a factor ½, which the authors' code lacks, as this does. Use it with
+    `memorise`; it has no parameters. A class without support gets probability 0.
 
     Args:
       strength: β > 0.
