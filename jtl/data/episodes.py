@@ -69,19 +69,28 @@ def _sampled(
     query: int,
     rotations: bool,
     augment: Augment | None,
+    counts: Array | None = None,
 ) -> Batch:
-    """`sample` for examples [classes, per_class, ...] of this shape and type, or for their `packed` words."""
+    """`sample` for examples [classes, per_class, ...] of this shape and type, or for their `packed` words.
+
+    With `counts` [classes], x has so many examples of each class, side by side, [examples, ...], and per_class is the
+    largest of these.
+    """
     classes, per_class, *shape = whole
     turns = 4 if rotations else 1
 
     def one(key: Key) -> Batch:
         class_key, row_key, augment_key = jax.random.split(key, 3)
         chosen = _draw(class_key, (classes * turns,), way)
-        rows = _draw(row_key, (way, per_class), shot + query)
-        place = (chosen[:, None] % classes) * per_class + rows
-        flat = jnp.asarray(x).reshape(classes * per_class, *x.shape[2:])
+        own = chosen % classes
+        if counts is None:
+            flat, first, there = jnp.asarray(x).reshape(classes * per_class, *x.shape[2:]), own * per_class, None
+        else:
+            flat, first = jnp.asarray(x), (jnp.cumsum(counts) - counts)[own]
+            there = jnp.arange(per_class)[None] < counts[own][:, None]
+        place = first[:, None] + _draw(row_key, (way, per_class), shot + query, there)
         images = flat.at[place].get(mode="promise_in_bounds")
-        if x.shape != whole:
+        if flat.shape[1:] != tuple(shape):
             images = jax.lax.bitcast_convert_type(images, dtype).reshape(way, shot + query, *shape)
         if rotations:
             quarter = [partial(jnp.rot90, k=k, axes=(1, 2)) for k in range(4)]
@@ -99,13 +108,17 @@ def _sampled(
     return jax.vmap(one)(keys)
 
 
-def _draw(key: Key, shape: tuple[int, ...], count: int) -> Array:
+def _draw(key: Key, shape: tuple[int, ...], count: int, there: Array | None = None) -> Array:
     """Draws indices along the last axis without replacement: the places of the largest of random numbers.
+
+    Those that are not `there`, if it is given, are drawn last.
 
     The numbers are floats, because XLA's CPU backend finds the largest floats without sorting all: positive floats are
     ordered like their bits, and those from 0x00800000 to infinity are normal numbers.
     """
     words = (jax.random.bits(key, shape, jnp.uint32) >> 2) + 0x00800000
+    if there is not None:
+        words = jnp.where(there, words, jnp.uint32(0))
     return jax.lax.top_k(jax.lax.bitcast_convert_type(words, jnp.float32), count)[1]
 
 
@@ -144,7 +157,8 @@ class episodes(Drawn):
     """Data set of few-shot episodes: `episodes(x, way=5, shot=1, query=15, tasks=16)[step]`.
 
     Args:
-      x: examples by class, [classes, per_class, ...]; put on the device once.
+      x: examples by class, [classes, per_class, ...], or an array [examples, ...] for each class, of any number of
+        examples; put on the device once.
       way: the number of classes of an episode.
       shot: the number of labelled examples of each class.
       query: the number of examples of each class for evaluation.
@@ -157,9 +171,9 @@ class episodes(Drawn):
       process_count: likewise.
 
     Raises:
-      ValueError: for numbers that are not integers of at least 1, too few classes or examples, classes of unequal size,
-        NaN or numbers too large for 32 bits (in arrays that are not on the device yet), an invalid process, or tasks
-        that the processes cannot share.
+      ValueError: for numbers that are not integers of at least 1, too few classes or examples, NaN or numbers too large
+        for 32 bits (in arrays that are not on the device yet), an invalid process, or tasks that the processes cannot
+        share.
       TypeError: for an array that does not hold numbers.
 
     Example:
@@ -171,7 +185,7 @@ class episodes(Drawn):
 
     def __init__(
         self,
-        x: Num[Array | np.ndarray, "classes per_class ..."],
+        x: Num[Array | np.ndarray, "classes per_class ..."] | Sequence[Num[Array | np.ndarray, "_ ..."]],
         *,
         way: int,
         shot: int,
@@ -184,29 +198,41 @@ class episodes(Drawn):
         process_index: int | None = None,
         process_count: int | None = None,
     ) -> None:
+        counts = None
         if isinstance(x, Sequence) and len({np.shape(own)[:1] for own in x}) > 1:
-            counts = [len(own) for own in x]
-            raise ValueError(
-                f"x has classes of {min(counts)} to {max(counts)} examples: give all the same number, or draw from"
-                " jtl.data.bank(x, y), of the examples side by side and their labels, by jtl.data.varied_episodes"
-            )
-        if not isinstance(x, jax.Array):
+            x, counts = _side_by_side(x)
+        elif not isinstance(x, jax.Array):
             x = numbers("x", x)
-        if x.ndim < 2:
+        if counts is None and x.ndim < 2:
             raise ValueError(f"x has shape {x.shape}; give [classes, per_class, ...]")
+        shape = x.shape if counts is None else (len(counts), int(counts.max()), *x.shape[1:])
         checked.whole(1, way=way, shot=shot, query=query, tasks=tasks, steps=steps)
-        if rotations and (x.ndim < 4 or x.shape[2] != x.shape[3]):
-            raise ValueError(f"rotations need square images [classes, per_class, side, side, ...], got {x.shape}")
-        there = x.shape[0] * (4 if rotations else 1)
+        if rotations and (len(shape) < 4 or shape[2] != shape[3]):
+            raise ValueError(f"rotations need square images [classes, per_class, side, side, ...], got {shape}")
+        there = shape[0] * (4 if rotations else 1)
         if way > there:
             raise ValueError(f"way is {way}, but there are only {there} classes")
-        if shot + query > x.shape[1]:
-            raise ValueError(f"shot {shot} + query {query} exceed the {x.shape[1]} examples of a class")
-        self.size = x.shape[0] * x.shape[1]
-        whole, dtype = x.shape, x.dtype
+        least = shape[1] if counts is None else int(counts.min())
+        if shot + query > least:
+            which = "a class" if counts is None else f"class {int(counts.argmin())}; leave out such classes"
+            raise ValueError(f"shot {shot} + query {query} exceed the {least} examples of {which}")
+        self.size = shape[0] * shape[1] if counts is None else len(x)
+        dtype = x.dtype
 
         def draw(keys: Any, source: Any) -> Batch:
-            return _sampled(keys, source, whole, dtype, way, shot, query, rotations, augment)
+            held, sizes = (source, None) if counts is None else source
+            return _sampled(keys, held, shape, dtype, way, shot, query, rotations, augment, sizes)
 
-        source = x if isinstance(x, jax.Array) else packed(x)
-        super().__init__(draw, source, tasks, seed, steps, (process_index, process_count))
+        source: Any = x if isinstance(x, jax.Array) else packed(x if counts is None else x[None])
+        super().__init__(
+            draw, source if counts is None else (source[0], counts), tasks, seed, steps, (process_index, process_count)
+        )
+
+
+def _side_by_side(x: Sequence[Any]) -> tuple[np.ndarray, np.ndarray]:
+    """The examples of classes of any size, [examples, ...], and the number of each class's, int32 [classes]."""
+    found = [numbers(f"x[{i}]", own) for i, own in enumerate(x)]
+    if any(own.shape[1:] != found[0].shape[1:] or own.dtype != found[0].dtype for own in found):
+        given = ", ".join(sorted({f"{own.dtype} {list(own.shape[1:])}" for own in found}))
+        raise ValueError(f"the classes of x have examples of different types or shapes: {given}")
+    return np.concatenate(found), np.array([len(own) for own in found], np.int32)

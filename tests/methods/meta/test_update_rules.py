@@ -79,6 +79,19 @@ def test_the_meta_gradient_is_that_of_differences(key, name):
         assert all(float(jnp.abs(g).max()) > 0 for g in grads.values()), "everything learns"
 
 
+def test_optax_rule_of_gradient_descent_has_its_meta_gradient(key):
+    with jax.enable_x64(True):
+        params, tasks = made()
+        slopes = []
+        for rule in (fixed_rate(0.1), from_optax(optax.sgd(0.1))):
+            objective = maml(curved, rule, steps=3)
+            start = objective.init(key, tasks, model.Variables(params, {})).params
+            slopes.append(jax.jit(jax.grad(lambda p, o=objective: total(o(p, {}, tasks, key, 0)[0])))(start))
+        for path, leaf in flatten(slopes[0]).items():
+            np.testing.assert_allclose(flatten(slopes[1])[path], leaf, rtol=1e-13, atol=1e-15)
+            assert float(jnp.abs(leaf).max()) > 1e-3
+
+
 def test_rates_are_those_of_the_step_and_the_last_one_stays():
     rule = per_step_rates(0.1, steps=2)
     phi, p, g = {"w": jnp.array([1.0, 10.0])}, {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
