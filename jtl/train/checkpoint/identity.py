@@ -121,10 +121,11 @@ def differences(before: Mapping[str, str], now: Mapping[str, str], *, updated: b
         if path.startswith("data/content") and path not in before:
             continue
         old, new = before.get(path, "absent"), now.get(path, "absent")
-        longer = old.isdecimal() and new.isdecimal() and int(new) > int(old) and _of_schedule(path, now)
+        length = old.isdecimal() and new.isdecimal() and _of_schedule(path, now)
+        longer = length and int(new) > int(old)
         own = any(_OWN.fullmatch(text) and text not in others for text, others in ((old, after), (new, then)))
         if old != new and not longer and not (updated and not own and _of_libraries(path, old, new)):
-            lines.append(f"{path}: {old} -> {new}")
+            lines.append(f"{path}: {old} -> {new}" + (", a shorter schedule" if length else ""))
     return lines
 
 
