@@ -118,18 +118,32 @@ def element_weights(shape: tuple[int, ...], mask: Any, weights: Any) -> Array | 
     return a.astype(jnp.float32).reshape(a.shape + (1,) * (b.ndim - a.ndim)) * b
 
 
-def measure(metric: Callable | Metric, outputs: Any, y: Any, weights: Any = None) -> Mean | Sums:
+def measure(
+    metric: Callable | Metric, outputs: Any, y: Any, weights: Any = None, *, name: str = "metric"
+) -> Mean | Sums:
     """A metric of one batch, as sums that add up over batches.
 
     Args:
-      metric: a function that returns one value per element, or a `Metric`.
+      metric: a function that returns one value per row or element of `y`, or a `Metric`.
       outputs: the outputs of the network.
       y: the labels.
       weights: None, or weights over leading axes of `y`.
+      name: the name of the metric, for messages.
+
+    Raises:
+      ValueError: for values of another shape, such as a confusion matrix, whose mean says nothing.
     """
     if isinstance(metric, Metric):
         return Sums(metric.sums(outputs, y, weights), metric.finish)
-    return mean(metric(outputs, y), weights)
+    found = jnp.asarray(metric(outputs, y))
+    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(y)]
+    if not found.ndim or all(found.shape != shape[: found.ndim] for shape in shapes):
+        raise ValueError(
+            f"{name!r} has the shape {found.shape} for labels of shape {', '.join(map(str, shapes))}, and only one"
+            " value for each row or element of the labels can be averaged: return these, without a mean; a matrix or"
+            " another sum over rows is a jtl.Metric, as jtl.metrics.confusion(classes) is"
+        )
+    return mean(found, weights)
 
 
 def as_terms(loss: Loss) -> dict[str, Mean]:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,16 @@ def test_errors_name_the_shapes():
         mean(np.ones(4), np.ones(3, bool))
     with pytest.raises(ValueError, match=r"of shape \(2,\)"):
         accumulate.as_terms(jnp.ones(2))
+
+
+@pytest.mark.parametrize("shape", [(5, 5), (5, 1), (1, 5), (4,), (), (5, 3, 2)])
+@pytest.mark.parametrize("y", [np.zeros((5, 3)), {"a": np.zeros((5, 3)), "b": np.zeros(5)}], ids=["array", "tree"])
+def test_only_a_value_per_row_or_element_is_averaged(shape, y):
+    """A confusion matrix became its mean in silence, and so did the mean of a batch with padded rows."""
+    with pytest.raises(ValueError, match=rf"'own' has the shape {re.escape(str(shape))}.*jtl\.metrics\.confusion"):
+        accumulate.measure(lambda z, y: jnp.zeros(shape), None, y, name="own")
+    for right in ((5,), (5, 3)):
+        assert float(accumulate.measure(lambda z, y, s=right: jnp.ones(s), None, y, np.arange(5) > 2).value) == 1
 
 
 def test_a_loss_is_the_sum_of_its_terms():

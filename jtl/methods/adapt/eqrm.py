@@ -90,7 +90,9 @@ def eqrm(
         found: dict[str, Any] = {}
         for d in names:
             view = labelled(views, d)
-            found |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
+            found |= {
+                f"{d}/{n}": measure(metric, view.output, view.y, counted(view), name=n) for n, metric in metrics.items()
+            }
             found[f"{d}/risk"] = risks[d]
         return {name: Mean(value * rows, rows)}, Aux(stats, found, {d: view.output for d, view in views.items()})
 

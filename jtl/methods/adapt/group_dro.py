@@ -76,7 +76,9 @@ def group_dro(
         found: dict[str, Any] = {}
         for i, d in enumerate(names):
             view = labelled(views, d)
-            found |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
+            found |= {
+                f"{d}/{n}": measure(metric, view.output, view.y, counted(view), name=n) for n, metric in metrics.items()
+            }
             found |= {f"{d}/weight": q[i], f"{d}/risk": risks[d]}
         return terms, Aux({**stats, name: q}, found, {d: view.output for d, view in views.items()})
 

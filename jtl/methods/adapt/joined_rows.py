@@ -61,7 +61,7 @@ def told_of(views: Views, domains: Sequence[str], metrics: Mapping[str, Callable
     for domain in domains:
         view = labelled(views, domain)
         for name, metric in metrics.items():
-            told[f"{domain}/{name}"] = measure(metric, view.output, view.y, counted(view))
+            told[f"{domain}/{name}"] = measure(metric, view.output, view.y, counted(view), name=name)
     return told
 
 

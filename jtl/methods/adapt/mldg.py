@@ -102,7 +102,9 @@ def mldg(
         told: dict[str, Any] = {}
         for d in names:
             view = labelled(views, d)
-            told |= {f"{d}/{n}": measure(metric, view.output, view.y, counted(view)) for n, metric in metrics.items()}
+            told |= {
+                f"{d}/{n}": measure(metric, view.output, view.y, counted(view), name=n) for n, metric in metrics.items()
+            }
         return terms, Aux(new, told, {d: view.output for d, view in views.items()})
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:

@@ -158,11 +158,11 @@ def judged(
         value = mean(values, mask, weights)
     if not isinstance(weights, Mapping):
         kept = mask if weights is None else element_weights(jnp.shape(weights), mask, weights)
-        return value, {name: measure(metric, output, y, kept) for name, metric in metrics.items()}
+        return value, {name: measure(metric, output, y, kept, name=name) for name, metric in metrics.items()}
     # Labels are a tree: a plain metric returns one value per row, and only a `Metric` can use weights by name.
     kept = {name: element_weights(jnp.shape(w), mask, w) for name, w in weights.items()}
     return value, {
-        name: measure(metric, output, y, kept if isinstance(metric, Metric) else mask)
+        name: measure(metric, output, y, kept if isinstance(metric, Metric) else mask, name=name)
         for name, metric in metrics.items()
     }
 
