@@ -8,7 +8,7 @@ import pytest
 from few_shot import few_shot, tasks_of
 from nets import dense, largest_difference
 
-from jtl import backbones, heads
+from jtl import backbones, heads, peft
 from jtl.methods.finetune.finetune import finetune
 from jtl.methods.meta.cavia import cavia, with_context
 from jtl.methods.meta.inner_loop import adapt_to
@@ -107,6 +107,27 @@ def test_meta_transfer_keeps_what_was_pretrained(key):
     }
 
 
+def test_a_transformer_with_loaded_weights_is_scaled_and_shifted(key):
+    """It starts as the loaded network, which an outer step leaves as it is."""
+    body, pattern = backbones.vit(backbones.Size(8, 1, 2, 16), patch=4, image=8), r"block\d/mlp/(up|down)"
+    x = jax.random.normal(key, (2, 6, 8, 8, 3))
+    rows = {half: {"x": x, "y": jnp.tile(jnp.arange(3), (2, 2))} for half in ("support", "query")}
+    plain = network(backbone=body, head=heads.linear(3))
+    loaded = jax.jit(plain.init)(jax.random.key(1), x[0])
+    net = network(backbone=scaled_and_shifted(body, pattern), head=heads.linear(3))
+    inner = finetune(net, frozen_stats=True)
+    objective = meta(adapt_to(inner, RATE, steps=1, adapted=select("head/.*")), inner)
+    variables = jax.jit(objective.init)(key, rows, loaded)
+    found, expected = (jax.jit(lambda v, n=n: n.apply(v, x[0], train=False)[0].output) for n in (net, plain))
+    np.testing.assert_array_equal(found(variables), expected(loaded))
+    step = make_step(objective, optax.sgd(0.1), trainable=select("backbone/adapter/.*", "head/.*"))
+    state, _ = jax.jit(step)(step.init(variables, key), rows)
+    changed = {path for path in moved(variables.params, state.params) if path.startswith("backbone/")}
+    own = {path for path in flatten(state.params) if path.startswith("backbone/adapter/")}
+    assert changed == own
+    assert len(own) == 2 * 2  # a scale and a shift of two layers
+
+
 def few_layers(kind):
     """A network of each pattern, and how it adapts."""
     body = {
@@ -115,15 +136,25 @@ def few_layers(kind):
         "WarpGrad": warped(dense(4), "layer0"),
         "meta-transfer": scaled_and_shifted(dense(4), "layer0"),
         "CAVIA": with_context(dense(4), 2),
+        "LoRA": dense(4),
     }[kind]
-    inner = finetune(network(backbone=body, head=heads.linear(3)))
+    net = network(backbone=body, head=heads.linear(3))
+    if kind == "LoRA":
+        key = jax.random.key(1)
+        made = net.init(key, few_shot(tasks=1)["support"]["x"][0])
+        net = peft.attach(net, made, peft.lora(2, ("layer0",)), key)[0]
+    inner = finetune(net)
     if kind == "CAVIA":
         return inner, cavia(inner, learned_rate(0.3), steps=2)
-    head = {"BOIL": "backbone/.*", "WarpGrad": r"(?!backbone/adapter/).*"}.get(kind, "head/.*")
-    return inner, adapt_to(inner, learned_rate(0.3), steps=2, adapted=select(head))
+    head = {
+        "BOIL": ["backbone/.*"],
+        "WarpGrad": [r"(?!backbone/adapter/).*"],
+        "LoRA": ["backbone/adapter/.*", "head/.*"],
+    }.get(kind, ["head/.*"])
+    return inner, adapt_to(inner, learned_rate(0.3), steps=2, adapted=select(*head))
 
 
-@pytest.mark.parametrize("kind", ["ANIL", "BOIL", "WarpGrad", "meta-transfer", "CAVIA"])
+@pytest.mark.parametrize("kind", ["ANIL", "BOIL", "WarpGrad", "meta-transfer", "CAVIA", "LoRA"])
 def test_the_meta_gradient_of_a_pattern_is_that_of_differences(key, kind):
     """Along a random direction over all parameters, what adapts, what does not, and the rates; in float64."""
     with jax.enable_x64(True):
