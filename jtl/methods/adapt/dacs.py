@@ -63,7 +63,7 @@ def dacs(
     Raises:
       ValueError: for a weight, momentum or threshold out of range, a model that is not a network, or an augmentation
         that may move pixels; at init, if `name` is taken; while tracing, for a missing view, outputs that are not maps
-        of logits, labels that are not maps of the images' size, or a domain in `own_norms`.
+        of logits, labels that are not maps of the images' size, a source without rows, or a domain in `own_norms`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -133,11 +133,11 @@ def _labels(source: View, who: str) -> tuple[Array, Array]:
     """The source's label maps, and a weight for each pixel: 0 in rows that do not count."""
     y, size = source.y, getattr(source.x, "shape", ())[:3]
     whole = hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)
-    if not whole or len(size) < 3 or y.shape != size:
+    if not whole or len(size) < 3 or y.shape != size or not size[0]:
         raise ValueError(
             f"{who}: the source has inputs of {jax.tree.map(jnp.shape, source.x)} and labels of"
             f" {jax.tree.map(jnp.shape, y)}: give images [batch, height, width, channels] and a class for each pixel,"
-            " integers [batch, height, width]"
+            " integers [batch, height, width], of one row or more, which a mask may leave out"
         )
     given = element_weights(size, source.mask, source.rows.get("weights"))
     weights = jnp.ones((), jnp.float32) if given is None else given.astype(jnp.float32)
