@@ -162,7 +162,7 @@ def test_parts_and_devices_take_the_step_of_one_and_the_teacher_moves_once():
     y = rows["source"]["y"]
     rows["source"]["y"] = np.where(y == 255, 255, np.arange(16)[:, None, None] % CLASSES).astype(np.uint8)
     terms = [dacs(NET, momentum=0.5, threshold=SURE)]
-    objective = adapt(NET, TASK.loss, terms, metrics=TASK.metrics, ignore=TASK.ignore)
+    objective = adapt(NET, alignments=terms, labelled=(), metrics={}, ignore=TASK.ignore)
     given = VARIABLES._replace(stats={"dacs": TEACHER})
     step, halves = (make_step(objective, optax.sgd(0.5), microbatch=parts) for parts in (1, 2))
     states = [jax.jit(s)(s.init(given, KEY), rows)[0] for s in (step, halves)]
