@@ -66,7 +66,7 @@ def mic(
     Raises:
       ValueError: for a number out of range, or a model that is not a network; at init, if `name` is taken; while
         tracing, for a view that is missing or in `own_norms`, outputs that are neither logits nor maps of them, images
-        that do not divide into patches, or maps with an augmentation that may move pixels.
+        that do not divide into patches or cannot hold the value, or maps with an augmentation that may move pixels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
