@@ -45,13 +45,15 @@ def dacs(
 
     Row i of the target gets row i of the source's rows that count, which start over if they are fewer; microbatches,
     and the devices of `pmap_step`, pair their own rows. Pixels with the label to ignore, and those of weight 0, are not
-    pasted; without a row of the source that counts nothing is. The mixed images have a forward pass of their own,
-    which does not update running statistics. Loss and confidence are at the resolution of the labels.
+    pasted; the authors' code draws this label like a class. Without a row of the source that counts nothing is pasted.
+    The mixed images have a forward pass of their own, which does not update running statistics. Loss and confidence are
+    at the resolution of the labels.
 
     Args:
       net: the network that `adapt` trains, with maps of logits.
       weight: λ, a number or a function of the step.
-      momentum: m, in [0, 1).
+      momentum: m, in [0, 1). At step t the authors' code has min(m, 1 − 1/(t + 1)), so their teacher soon forgets the
+        parameters of `init`; here their share is m^t.
       threshold: τ, in [0, 1].
       augment: `augment(key, x) -> x` of the mixed images that leaves pixels in their places, or None. The paper has
         colour jitter, such as `jtl.data.appearance.jitter`, and blur.
