@@ -130,7 +130,7 @@ def mask_patches(patch: int, ratio: float, value: float = 0.0) -> Augment:
 
     Raises:
       ValueError: for a patch that is not an integer of at least 1, or a ratio or value out of range; while tracing, for
-        images that do not divide into such patches.
+        images that do not divide into such patches, or images of integers that cannot hold the value.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -153,6 +153,10 @@ def mask_patches(patch: int, ratio: float, value: float = 0.0) -> Augment:
                 f"images of {height} x {width} do not divide into patches of {patch}: give a divisor of"
                 f" {math.gcd(height, width)}"
             )
+        if jnp.issubdtype(x.dtype, jnp.integer):
+            info = jnp.iinfo(x.dtype)
+            if round(value) != value or not info.min <= value <= info.max:
+                raise ValueError(f"value={value}: images of {x.dtype} hold whole numbers of {info.min} to {info.max}")
         grid = jax.random.uniform(key, (len(x), height // patch, width // patch), jnp.float32) < ratio
         masked = jnp.repeat(jnp.repeat(grid, patch, 1), patch, 2)
         return jnp.where(masked[..., None], jnp.asarray(value, x.dtype), x)

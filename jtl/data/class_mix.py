@@ -1,5 +1,6 @@
 """ClassMix: half of the classes of one image are pasted on another, pixels and labels alike."""
 
+import math
 from typing import Any
 
 import jax
@@ -90,9 +91,10 @@ def half_of_classes(
             raise ValueError(f"weights of shape {jnp.shape(weights)} for labels of {y.shape}: give one for each")
         counts &= jnp.asarray(weights) > 0
     y = jnp.where(counts, y, classes)  # a place of its own, which is not drawn
+    flat = y.reshape(len(y), math.prod(y.shape[1:]))
     rows = jnp.arange(len(y))[:, None]
-    present = jnp.zeros((len(y), classes + 1), bool).at[rows, y.reshape(len(y), -1)].set(True)[:, :classes]
+    present = jnp.zeros((len(y), classes + 1), bool).at[rows, flat].set(True)[:, :classes]
     draws = jnp.where(present, jax.random.uniform(key, present.shape, jnp.float32), 2.0)
     place = jnp.argsort(jnp.argsort(draws, axis=1), axis=1)  # those that are present come first
     chosen = place < (present.sum(1, keepdims=True) + 1) // 2
-    return jnp.take_along_axis(jnp.pad(chosen, ((0, 0), (0, 1))), y.reshape(len(y), -1), 1).reshape(y.shape)
+    return jnp.take_along_axis(jnp.pad(chosen, ((0, 0), (0, 1))), flat, 1).reshape(y.shape)

@@ -96,3 +96,6 @@ def test_patches_are_masked_whole_with_their_probability(key):
         np.testing.assert_array_equal(mask_patches(2, ratio)(key, x), wanted)
     with pytest.raises(ValueError, match="images of 6 x 4 do not divide into patches of 4: give a divisor of 2"):
         mask_patches(4, 0.5)(key, x)
+    for value in (0.5, -1, 256):
+        with pytest.raises(ValueError, match=f"value={value}: images of uint8 hold whole numbers of 0 to 255"):
+            mask_patches(2, 0.5, value)(key, x)

@@ -45,6 +45,7 @@ def test_pixels_and_labels_are_pasted_together(key):
     x, onto = draw.integers(0, 256, (2, 8, 3, 5, 2), np.uint8)
     mixed, found, pasted = jax.jit(class_mix, static_argnums=5)(key, x, y, onto, labels, CLASSES)
     assert mixed.dtype == np.uint8
+    assert class_mix(key, x[:0], y[:0], onto[:0], labels[:0], CLASSES)[0].shape == (0, 3, 5, 2)
     np.testing.assert_array_equal(pasted, half(key, y, CLASSES))
     for at in np.ndindex(y.shape):
         assert found[at] == (y[at] if pasted[at] else labels[at])

@@ -45,13 +45,15 @@ def dacs(
 
     Row i of the target gets row i of the source's rows that count, which start over if they are fewer; microbatches,
     and the devices of `pmap_step`, pair their own rows. Pixels with the label to ignore, and those of weight 0, are not
-    pasted; without a row of the source that counts nothing is. The mixed images have a forward pass of their own,
-    which does not update running statistics. Loss and confidence are at the resolution of the labels.
+    pasted; the authors' code draws this label like a class. Without a row of the source that counts nothing is pasted.
+    The mixed images have a forward pass of their own, which does not update running statistics. Loss and confidence are
+    at the resolution of the labels.
 
     Args:
       net: the network that `adapt` trains, with maps of logits.
       weight: λ, a number or a function of the step.
-      momentum: m, in [0, 1).
+      momentum: m, in [0, 1). At step t the authors' code has min(m, 1 − 1/(t + 1)), so their teacher soon forgets the
+        parameters of `init`; here their share is m^t.
       threshold: τ, in [0, 1].
       augment: `augment(key, x) -> x` of the mixed images that leaves pixels in their places, or None. The paper has
         colour jitter, such as `jtl.data.appearance.jitter`, and blur.
@@ -63,7 +65,7 @@ def dacs(
     Raises:
       ValueError: for a weight, momentum or threshold out of range, a model that is not a network, or an augmentation
         that may move pixels; at init, if `name` is taken; while tracing, for a missing view, outputs that are not maps
-        of logits, labels that are not maps of the images' size, or a domain in `own_norms`.
+        of logits, labels that are not maps of the images' size, a source without rows, or a domain in `own_norms`.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl
@@ -133,11 +135,11 @@ def _labels(source: View, who: str) -> tuple[Array, Array]:
     """The source's label maps, and a weight for each pixel: 0 in rows that do not count."""
     y, size = source.y, getattr(source.x, "shape", ())[:3]
     whole = hasattr(y, "dtype") and jnp.issubdtype(y.dtype, jnp.integer)
-    if not whole or len(size) < 3 or y.shape != size:
+    if not whole or len(size) < 3 or y.shape != size or not size[0]:
         raise ValueError(
             f"{who}: the source has inputs of {jax.tree.map(jnp.shape, source.x)} and labels of"
             f" {jax.tree.map(jnp.shape, y)}: give images [batch, height, width, channels] and a class for each pixel,"
-            " integers [batch, height, width]"
+            " integers [batch, height, width], of one row or more, which a mask may leave out"
         )
     given = element_weights(size, source.mask, source.rows.get("weights"))
     weights = jnp.ones((), jnp.float32) if given is None else given.astype(jnp.float32)

@@ -54,6 +54,8 @@ def mic(
       value: the value of masked pixels in the units of the network's input. If the network normalises inside, as
         `jtl.preprocessed` does, 0 is black, and not the mean as in the paper.
       momentum: m, in [0, 1). The paper has 0.999 for segmentation, and the authors' code 0.9 for classification.
+        At step t their code has min(m, 1 − 1/(t + 1)), so their teacher soon forgets the parameters of `init`; here the
+        share of these is m^t, so give a smaller m to short runs that start with a new head.
       threshold: τ, in [0, 1]; it has no effect with one prediction per image.
       augment: `augment(key, x) -> x` of the images before they are masked, or None. The paper has colour jitter, such
         as `jtl.data.appearance.jitter`, and blur. With one prediction per pixel it must leave pixels in their places.
@@ -66,7 +68,7 @@ def mic(
     Raises:
       ValueError: for a number out of range, or a model that is not a network; at init, if `name` is taken; while
         tracing, for a view that is missing or in `own_norms`, outputs that are neither logits nor maps of them, images
-        that do not divide into patches, or maps with an augmentation that may move pixels.
+        that do not divide into patches or cannot hold the value, or maps with an augmentation that may move pixels.
 
     Example:
       >>> import jax, jax.numpy as jnp, jtl

@@ -4,11 +4,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from jtl.checked import within
 from jtl.methods.adapt.test_time.norms import without_dropout
-from jtl.methods.terms import with_own
+from jtl.methods.terms import kept_or_new
 from jtl.methods.views import Views
 from jtl.model import Model, Variables, cast_floating, dtype_of, upcast
 from jtl.networks import parts_of
@@ -33,7 +34,8 @@ class Teacher(NamedTuple):
 def averaged(net: Model, momentum: float, name: str, *, dropout: bool = False) -> Teacher:
     """The teacher `θ' ← m θ' + (1 − m) θ` after each step, kept in the statistics under `name`.
 
-    It starts at the parameters of `init`, so early averages are not biased. It predicts in training mode, with the
+    It starts at the parameters of `init`, so early averages are not biased. Whole numbers in the parameters, as those
+    of quantised weights, are not averaged: the teacher has the network's. It predicts in training mode, with the
     batch statistics of its rows.
 
     Args:
@@ -67,11 +69,13 @@ def averaged(net: Model, momentum: float, name: str, *, dropout: bool = False) -
 
     def init(key: Key, views: Views, given: Variables = NONE) -> Variables:
         del key, views
-        start = upcast(own(given.params))
-        there = name in given.stats and jax.tree.structure(given.stats[name]) == jax.tree.structure(start)
-        return given if there else with_own(given, name, start)
+        return kept_or_new(given, name, upcast(own(given.params)))
+
+    def moved(old: Any, new: Any) -> Any:
+        # Whole numbers, such as the codes of quantised weights, have no average.
+        return optax.incremental_update(new, old, 1 - momentum) if jnp.issubdtype(old.dtype, jnp.inexact) else new
 
     def commit(stats: Stats, params: Params) -> Stats:
-        return {**stats, name: optax.incremental_update(upcast(own(params)), stats[name], 1 - momentum)}
+        return {**stats, name: jax.tree.map(moved, stats[name], upcast(own(params)))}
 
     return Teacher(predict, init, commit)

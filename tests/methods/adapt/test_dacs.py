@@ -146,10 +146,13 @@ def test_masked_rows_reach_nothing():
     (wanted, _), other = run(VARIABLES.params, TEACHER, ROWS)
     np.testing.assert_allclose(value, wanted, rtol=1e-6)
     assert largest_difference(gradient, other) < 1e-6
-    gone = {"x": np.full_like(spoilt["target"]["x"], np.nan), "mask": np.zeros(5, bool)}
-    (value, _), gradient = run(VARIABLES.params, TEACHER, {**spoilt, "target": gone})
-    assert value == 0
-    assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
+    for gone in (
+        {"x": np.full_like(spoilt["target"]["x"], np.nan), "mask": np.zeros(5, bool)},
+        {"x": ROWS["target"]["x"][:0]},
+    ):
+        (value, _), gradient = run(VARIABLES.params, TEACHER, {**spoilt, "target": gone})
+        assert value == 0
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient))
 
 
 def test_parts_and_devices_take_the_step_of_one_and_the_teacher_moves_once():
@@ -159,7 +162,7 @@ def test_parts_and_devices_take_the_step_of_one_and_the_teacher_moves_once():
     y = rows["source"]["y"]
     rows["source"]["y"] = np.where(y == 255, 255, np.arange(16)[:, None, None] % CLASSES).astype(np.uint8)
     terms = [dacs(NET, momentum=0.5, threshold=SURE)]
-    objective = adapt(NET, TASK.loss, terms, metrics=TASK.metrics, ignore=TASK.ignore)
+    objective = adapt(NET, alignments=terms, labelled=(), metrics={}, ignore=TASK.ignore)
     given = VARIABLES._replace(stats={"dacs": TEACHER})
     step, halves = (make_step(objective, optax.sgd(0.5), microbatch=parts) for parts in (1, 2))
     states = [jax.jit(s)(s.init(given, KEY), rows)[0] for s in (step, halves)]
@@ -206,6 +209,8 @@ def test_what_does_not_fit_is_refused():
     for y in (None, source["y"][:, :2], source["y"].astype(np.float32)):
         with pytest.raises(ValueError, match=r"dacs: the source has inputs of \(3, 4, 6, 2\) and labels of"):
             bare(VARIABLES.params, stats, {**ROWS, "source": {"x": source["x"], "y": y}}, KEY, 0)
+    with pytest.raises(ValueError, match=r"inputs of \(0, 4, 6, 2\) and labels of .* of one row or more"):
+        bare(VARIABLES.params, stats, {**ROWS, "source": {n: a[:0] for n, a in source.items()}}, KEY, 0)
     with pytest.raises(ValueError, match="dacs needs a view 'target'"):
         bare(VARIABLES.params, stats, {"source": source}, KEY, 0)
     views = {d: View({}, jnp.zeros((4, 3)), None, None, None, {}) for d in ROWS}

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,10 +7,14 @@ import pytest
 from alignment_references import same_value_and_gradient
 from nets import batch, largest_difference, normed, parts, top
 
+from jtl.backbones import mlp
+from jtl.heads import linear
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import dann
 from jtl.methods.adapt.mean_teacher import consistency_loss, mean_teacher
+from jtl.methods.adapt.teachers import averaged
 from jtl.networks import network
+from jtl.peft import attach, lora, quantise
 from jtl.train.step import make_step
 
 
@@ -86,8 +91,24 @@ def test_a_teacher_that_is_given_stays_and_a_taken_name_raises(key):
     made = objective.init(key, rows, variables)
     other = made._replace(stats={"teacher": jax.tree.map(lambda p: p + 1, made.stats["teacher"])})
     assert largest_difference(objective.init(key, rows, other).stats, other.stats) == 0
-    with pytest.raises(ValueError, match="already hold 'teacher'"):
-        objective.init(key, rows, variables._replace(stats={"teacher": {"x": jnp.zeros(2)}}))
+    of_more_classes = jax.tree.map(lambda p: jnp.zeros((*p.shape[:-1], p.shape[-1] + 1)), made.stats["teacher"])
+    for taken in ({"x": jnp.zeros(2)}, of_more_classes):
+        with pytest.raises(ValueError, match="already hold 'teacher'"):
+            objective.init(key, rows, variables._replace(stats={"teacher": taken}))
+
+
+def test_the_codes_of_quantised_weights_are_not_averaged(key):
+    net, x = network(backbone=mlp((8,)), head=linear(2)), np.ones((2, 8), np.float32)
+    net, given = attach(net, net.init(key, x), lora(1, (".*",)), key)
+    net, given = quantise(net, given, (".*",), "int8", block=8)
+    teacher = averaged(net, 0.5, "teacher")
+    stats = teacher.init(key, {}, given).stats
+    moved = given._replace(params=jax.tree.map(lambda a: a if a.dtype == jnp.int8 else a + 1, given.params))
+    after = teacher.commit(stats, moved.params)
+    half = jax.tree.map(lambda a: a if a.dtype == jnp.int8 else a + 0.5, given.params)
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, stats)
+    assert largest_difference(after["teacher"], half) < 1e-6
+    assert teacher.predict(given.params, after, x, None).shape == (2, 2)
 
 
 def test_bad_input_raises(key):
