@@ -77,7 +77,8 @@ def erase(
     the image's are cut to fit. Put it after `normalise`, whose result has mean 0.
 
     Raises:
-      ValueError: for a probability or bounds out of range.
+      ValueError: for a probability or bounds out of range; while tracing, for a value that images of integers cannot
+        hold.
 
     Example:
       >>> import jax, jax.numpy as jnp
@@ -100,7 +101,7 @@ def erase(
         rows, columns = jnp.arange(x.shape[1])[None] + 0.5, jnp.arange(x.shape[2])[None] + 0.5
         inside = ((rows >= top) & (rows < top + h))[:, :, None] & ((columns >= left) & (columns < left + w))[:, None]
         erased = inside & jax.random.bernoulli(chosen, probability, (len(x), 1, 1))
-        return jnp.where(erased[..., None], jnp.asarray(value, x.dtype), x)
+        return jnp.where(erased[..., None], _held(value, x), x)
 
     return Photometric("erase", apply)
 
@@ -115,6 +116,16 @@ def _rectangles(key: Key, x: Any, scale: tuple[float, float], ratio: tuple[float
     h, w = jnp.minimum(jnp.sqrt(area / shape), height), jnp.minimum(jnp.sqrt(area * shape), width)
     top, left = jax.random.uniform(of_place, (2, len(x)))
     return top * (height - h), left * (width - w), h, w
+
+
+def _held(value: Any, x: Any) -> Array:
+    """The value in the dtype of images; refused where integers would cut or wrap it."""
+    if jnp.issubdtype(x.dtype, jnp.integer) and not isinstance(value, Tracer):
+        info = jnp.iinfo(x.dtype)
+        for one in np.ravel(value):
+            if round(one) != one or not info.min <= one <= info.max:
+                raise ValueError(f"value={one}: images of {x.dtype} hold whole numbers of {info.min} to {info.max}")
+    return jnp.asarray(value, x.dtype)
 
 
 def mask_patches(patch: int, ratio: float, value: float = 0.0) -> Augment:
@@ -153,13 +164,9 @@ def mask_patches(patch: int, ratio: float, value: float = 0.0) -> Augment:
                 f"images of {height} x {width} do not divide into patches of {patch}: give a divisor of"
                 f" {math.gcd(height, width)}"
             )
-        if jnp.issubdtype(x.dtype, jnp.integer):
-            info = jnp.iinfo(x.dtype)
-            if round(value) != value or not info.min <= value <= info.max:
-                raise ValueError(f"value={value}: images of {x.dtype} hold whole numbers of {info.min} to {info.max}")
         grid = jax.random.uniform(key, (len(x), height // patch, width // patch), jnp.float32) < ratio
         masked = jnp.repeat(jnp.repeat(grid, patch, 1), patch, 2)
-        return jnp.where(masked[..., None], jnp.asarray(value, x.dtype), x)
+        return jnp.where(masked[..., None], _held(value, x), x)
 
     return Photometric("mask_patches", apply)
 

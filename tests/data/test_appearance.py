@@ -99,3 +99,5 @@ def test_patches_are_masked_whole_with_their_probability(key):
     for value in (0.5, -1, 256):
         with pytest.raises(ValueError, match=f"value={value}: images of uint8 hold whole numbers of 0 to 255"):
             mask_patches(2, 0.5, value)(key, x)
+        with pytest.raises(ValueError, match=f"value={value}: images of uint8 hold whole numbers of 0 to 255"):
+            erase(0.5, value=value)(key, x)

@@ -38,7 +38,8 @@ def adapt(
       loss: one value per element, as in `finetune`.
       alignments: objectives on views instead of a batch, such as `dann(critic)`, or bare functions with the same
         arguments; the names of their terms and metrics must differ.
-      labelled: the views whose labels are used; each of several sources has its own term.
+      labelled: the views whose labels are used; each of several sources has its own term. With `()` the alignments are
+        the whole objective.
       metrics: metrics on the first labelled view.
       ignore: as in `finetune`. Alignments see it as a weight of 0, and those that read labels leave such rows out.
       own_norms: views with their own normalisation layers (Chang et al., Domain-Specific Batch Normalization, 2019,
@@ -88,7 +89,7 @@ def adapt(
 
     def init(key: Key, batch: Batch, given: Variables = NONE) -> Variables:
         needs(batch, labelled, f"labelled={tuple(labelled)}")
-        variables = complete(net.init, key, batch[labelled[0]]["x"], given)
+        variables = complete(net.init, key, batch[(*labelled, *batch)[0]]["x"], given)
         if own:
             variables = with_own_norms(net, variables, own)
         if not aligned.terms:

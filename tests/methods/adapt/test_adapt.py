@@ -10,6 +10,7 @@ from nets import batch, parts, top
 
 from jtl.methods.adapt.adapt import adapt
 from jtl.methods.adapt.dann import dann
+from jtl.methods.adapt.entropy import entropy
 from jtl.methods.finetune.finetune import finetune
 from jtl.metrics.accumulate import mean, total
 from jtl.model import Variables
@@ -74,6 +75,14 @@ def test_what_alignments_commit_is_committed(key):
     counter = Objective(nothing, commit=lambda stats, params: {**stats, "steps": stats["steps"] + 1})
     objective = adapt(net, alignments=[counter, replace(counter, loss=lambda p, s, v, k, n: ({}, Aux(s)))])
     assert objective.commit({"steps": 0}, variables.params) == {"steps": 2}
+
+
+def test_alignments_may_be_the_whole_objective(key):
+    rows = views("source", "target")
+    objective = adapt(parts(key, rows["source"]["x"])[0], alignments=[entropy()], labelled=(), metrics={})
+    params, stats = objective.init(key, rows)
+    terms, _ = objective(params, stats, rows, key, 0)
+    assert list(terms) == ["entropy"]
 
 
 def test_views_that_are_missing_are_named(key):
