@@ -173,8 +173,8 @@ def _tuner(
             params, stats = plain(params, stats, batch, key, step)
             kernel = params["head"]["out"]["kernel"]  # 2 c_k
             norm = jnp.sqrt(jnp.maximum(jnp.square(kernel).sum(0), 1e-24))
-            own = as_head(loaded.variables.params["head"], scale * kernel / norm[None], jnp.zeros(len(norm)))
-            return {**params, "head": own}, stats
+            out = {"kernel": scale * kernel / norm[None], "bias": jnp.zeros(len(norm))}
+            return {**params, "head": {"out": out}}, stats
 
         inner = self_supported(Adapt(scaled, plain.init), evaluation(net), augment.compose(augment.flip(), *moved))
         adapt = adapt_to(inner, from_optax(optax.adam(settings.learning_rate)), steps=settings.steps, order=1)
