@@ -17,6 +17,7 @@ from jtl.command import settings as files
 from jtl.command.few_prototypes import closed_form, distinct, halves, held_out
 from jtl.command.few_settings import FewShot
 from jtl.command.file_tables import hint
+from jtl.command.head import as_head
 from jtl.command.inputs import texts
 from jtl.command.model import Inputs, inputs_of, pretrained, side_of
 from jtl.command.runs import weights_of
@@ -128,9 +129,7 @@ def run(settings: FewShot, say: Callable[[str], Any] = print) -> Few:
         loaded = loaded._replace(variables=tuned(np.ones(len(support), bool)))
         features = passes.features(loaded, inputs)(support.items)
         notes.append("examples are predicted from the others by the features before fine-tuning")
-    head = {
-        "out": dict(zip(("kernel", "bias"), closed_form(features, support.labels, len(counts), scale), strict=True))
-    }
+    head = as_head(loaded.variables.params["head"], *closed_form(features, support.labels, len(counts), scale))
     params = {**loaded.variables.params, "head": head}
     loaded = loaded._replace(variables=jax.tree.map(np.asarray, Variables(params, loaded.variables.stats)))
     shares = shares_of(passes.logits(loaded, inputs)(query)) if query else np.zeros((0, len(counts)))

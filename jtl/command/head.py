@@ -1,6 +1,6 @@
 """Fits the head of a run on features that are computed once, with a penalty that held-out examples choose."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -70,9 +70,10 @@ def crossed_head(
     count, dealt = len(examples.classes), folds(examples, FOLDS, seed)
     weights = class_weights(examples)[examples.labels] if balanced else None
     options = {"classes": count, "weights": weights, "standardise": True}
+    options["bias"] = "bias" in loaded.variables.params["head"]["out"]
     found = cross_validated(features, examples.labels, dealt, STANDARDISED, **options)
-    out = {"kernel": np.asarray(found.fitted.kernel), "bias": np.asarray(found.fitted.bias)}
-    variables = Variables({**loaded.variables.params, "head": {"out": out}}, loaded.variables.stats)
+    fitted = as_head(loaded.variables.params["head"], np.asarray(found.fitted.kernel), np.asarray(found.fitted.bias))
+    variables = Variables({**loaded.variables.params, "head": fitted}, loaded.variables.stats)
     return Crossed(variables, found.fitted.penalty, int(dealt.max()) + 1, examples, found.logits)
 
 
@@ -90,16 +91,41 @@ def head_by(
 ) -> Variables:
     """Does the same as `fitted_head`, with features of both splits that are already computed."""
     count, best, lowest = len(splits["train"].classes), None, float("inf")
-    judged = evaluation(network(backbone=identity(), head=heads.reading(loaded.head, "pooled")))
+    own = heads.reading(loaded.head, "pooled")
+    judged = evaluation(network(backbone=identity(), head=own))
     data = jtl.data.arrays(features["val"], splits["val"].labels, batch_size=256, shuffle=False)
     loss_of = loss(splits["train"], balanced)
     for penalty in PENALTIES:
-        head = probe(features["train"], splits["train"].labels, count, decay=penalty, loss=loss_of)
+        head = probe(features["train"], splits["train"].labels, count, decay=penalty, loss=loss_of, head=own)
         value = evaluate(judged, head, data)["loss"]
         if value < lowest:
             best, lowest = head, value
     assert best is not None
     return Variables({**loaded.variables.params, "head": best.params["head"]}, loaded.variables.stats)
+
+
+def as_head(head: Mapping[str, Any], kernel: Any, bias: Any) -> dict[str, Any]:
+    """Returns the parameters of a head that computes `x W + b`, in the form of the given ones.
+
+    Args:
+      head: parameters of a linear head with or without a bias, or of `jtl.heads.averaged`, which reads half of x each.
+      kernel: W, [width, classes].
+      bias: b; 0 for a head without a bias.
+
+    Raises:
+      ValueError: for a b beside 0 and a head without a bias.
+    """
+    if "distilled" in head:  # the mean of two maps
+        half = len(kernel) // 2
+        return {
+            "out": {"kernel": 2 * kernel[:half], "bias": bias},
+            "distilled": {"kernel": 2 * kernel[half:], "bias": bias},
+        }
+    if "bias" in head["out"]:
+        return {"out": {"kernel": kernel, "bias": bias}}
+    if np.any(bias):
+        raise ValueError("the network's head has no bias, and the fitted one needs it")
+    return {"out": {"kernel": kernel}}
 
 
 def loss(examples: Examples, balanced: bool) -> Callable:

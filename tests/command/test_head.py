@@ -2,17 +2,22 @@
 
 import json
 
+import jax
 import made
 import numpy as np
 import pytest
 from PIL import Image
 
+from jtl import heads
 from jtl.command import class_task, head, passes, tune
 from jtl.command.model import Inputs
 from jtl.command.settings import Settings
 from jtl.command.source import Examples, joined
 from jtl.command.splits import folds
+from jtl.methods.finetune.cross_validation import standard_sizes
+from jtl.model import Variables
 from jtl.params import flatten
+from jtl.pretrained.load import load
 from jtl.train import Checkpoints
 
 pytestmark = pytest.mark.whole
@@ -132,22 +137,22 @@ def test_training_photos_of_one_group_have_no_folds(world, tmp_path):
 @pytest.mark.parametrize("kept", ["head", "the mean of all and head"])
 def test_the_best_of_head_steps_and_their_mean_is_kept(world, monkeypatch, kept):
     """Steps are judged by photos that their head was not fitted on; a head that is kept is fitted on these too."""
-    heads, names = [], iter(["head", "all", "the mean of all and head"])
+    fitted, names = [], iter(["head", "all", "the mean of all and head"])
 
     def crossed(*given, original=class_task.crossed_head, **options):
-        heads.append(original(*given, **options))
-        return heads[-1]
+        fitted.append(original(*given, **options))
+        return fitted[-1]
 
     monkeypatch.setattr(class_task, "crossed_head", crossed)
     monkeypatch.setattr(tune, "evaluate", lambda *given, **_: {"accuracy": 0.5, class_task.RANK: next(names) == kept})
     found = run(world[1], world[0], kept[-8:], ways="all", steps=1, batch=8)
     assert found.chosen == kept
-    assert [len(one.examples) for one in heads] == ([42, 48] if kept == "head" else [42])
+    assert [len(one.examples) for one in fitted] == ([42, 48] if kept == "head" else [42])
     assert len(found.validation.labels) == (48 if kept == "head" else 6)
-    start, best = heads[0].variables, Checkpoints(found.folder / "checkpoints").variables(step="best")
+    start, best = fitted[0].variables, Checkpoints(found.folder / "checkpoints").variables(step="best")
     expected = {p: (w + flatten(best.params)[p]) / 2 for p, w in flatten(start.params).items()}
     if kept == "head":
-        expected = flatten(heads[1].variables.params)
+        expected = flatten(fitted[1].variables.params)
     for path, w in flatten(found.loaded.variables.params).items():
         np.testing.assert_allclose(w, expected[path], atol=1e-6)
     assert np.abs(flatten(best.params)["head/out/kernel"] - start.params["head"]["out"]["kernel"]).max() > 1e-6
@@ -159,3 +164,22 @@ def test_of_equal_accuracies_the_lower_loss_is_better():
     right = np.array([[0.01, 0], [0, 0.01], [0, 0.01]])
     ranks = [float(class_task.ranked(z, y).mean()) for z in (unsure, sure, right)]
     assert ranks == sorted(ranks)
+
+
+@pytest.mark.parametrize("model", [heads.averaged(3), heads.linear(3, bias=False)], ids=["deit", "gpt2"])
+def test_the_fitted_head_has_the_form_of_the_networks(world, model):
+    """A distilled DeiT has two maps, and GPT-2 and Llama one without a bias: their runs ended in an error."""
+    of = pytest.importorskip("sklearn.linear_model")
+    x, y = made.blobs(30, 6)
+    params = {"head": model.init(jax.random.key(0), x).params}
+    loaded = load(world[0])._replace(variables=Variables(params, {}), head=model)
+    given = examples(map(str, range(30)), y)
+    found = head.crossed_head(loaded, x, given, 0)
+    assert flatten(found.variables.params).keys() == flatten(params).keys()
+    z = model.apply(Variables(found.variables.params["head"], {}), x, train=False)[0]
+    bias = "distilled" in params["head"]
+    size = standard_sizes(x)[0]
+    theirs = of.LogisticRegression(C=1 / (found.penalty * 30), fit_intercept=bias, tol=1e-8, max_iter=5000)
+    np.testing.assert_allclose(z, theirs.fit(x / size, y).decision_function(x / size), atol=1e-2)
+    by = head.head_by(loaded, {"train": x, "val": x}, {"train": given, "val": given})
+    assert flatten(by.params).keys() == flatten(params).keys()

@@ -46,6 +46,7 @@ def cross_validated(
     classes: int,
     weights: Float[ArrayLike, "weights"] | None = None,
     standardise: bool = False,
+    bias: bool = True,
     max_steps: int = 1000,
 ) -> CrossValidated:
     """Minimises `Σ_i s_i CE(x_i W + b, y_i) / Σ_i s_i + λ/2 ‖W‖²` with the λ of the lowest held-out cross-entropy.
@@ -67,6 +68,7 @@ def cross_validated(
       standardise: penalise `Σ_j d_j² ‖W_j‖²` instead. d_j is proportional to the standard deviation of feature j plus a
         tenth of the mean standard deviation, scaled such that `Σ_j ((x_ij − x̄_j) / d_j)²` averages to 1 over examples.
         The scale of the features, single or all, then does not matter, and the same penalties suit every network.
+      bias: whether to add b; without it, b is 0.
       max_steps: the largest number of L-BFGS steps for each fit; a RuntimeWarning tells if they do not suffice.
 
     Raises:
@@ -88,7 +90,8 @@ def cross_validated(
     if not lambdas or not all(p > 0 and np.isfinite(p) for p in lambdas):
         raise ValueError(f"penalties={penalties}: give at least one; each is positive and finite")
     order, names = sorted(lambdas, reverse=True), np.unique(folds)
-    middle = x.mean(0, dtype=np.float64)  # with a free bias the minimum is the same, and L-BFGS needs fewer steps
+    # With a free bias the minimum is the same, and L-BFGS needs fewer steps.
+    middle = x.mean(0, dtype=np.float64) if bias else np.zeros(x.shape[1])
     size, norm = standard_sizes(x, standardise)
     unit = 1.0 if standardise else norm**2  # unit of the penalty on features scaled to norm 1
     found = {p: np.zeros((len(x), classes)) for p in order}
@@ -98,7 +101,7 @@ def cross_validated(
         def fit(w: Any, seen: np.ndarray, penalty: float) -> Any:
             own = penalty / unit
             enough = max(float(np.sqrt(2 * own * NEAR / w.size)), FLOOR)
-            w, slope = minimise(w, wide, rows, jnp.asarray(seen), own * seen.sum(), enough, max_steps)
+            w, slope = minimise(w, wide, rows, jnp.asarray(seen), own * seen.sum(), enough, max_steps, float(bias))
             if not float(slope) <= 10 * enough:
                 warnings.warn(
                     f"logistic regression at penalty={penalty} stopped at a gradient of {float(slope):.1e}, not"

@@ -117,7 +117,7 @@ def logistic_regression(
 
 @partial(jax.jit, static_argnums=6)
 def minimise(
-    w: Array, x: Array, y: Array, weights: Array, penalty: Any, enough: Any, max_steps: int
+    w: Array, x: Array, y: Array, weights: Array, penalty: Any, enough: Any, max_steps: int, free: Any = 1.0
 ) -> tuple[Array, Array]:
     """Minimises `(Σ_i s_i CE(x_i W + b, y_i) + λ/2 ‖W‖²) / Σ_i s_i` by L-BFGS; also returns the largest slope there.
 
@@ -129,11 +129,12 @@ def minimise(
       penalty: λ.
       enough: the largest slope at which it stops.
       max_steps: the largest number of steps.
+      free: 1; or 0 for no b, whose row of w then stays as it is.
     """
     total = weights.sum()
 
     def objective(w: Array) -> Array:
-        each = optax.softmax_cross_entropy_with_integer_labels(x @ w[:-1] + w[-1:], y)
+        each = optax.softmax_cross_entropy_with_integer_labels(x @ w[:-1] + free * w[-1:], y)
         return ((weights * each).sum() + penalty / 2 * (w[:-1] ** 2).sum()) / total
 
     solver, value_and_grad = optax.lbfgs(), optax.value_and_grad_from_state(objective)

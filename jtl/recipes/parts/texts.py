@@ -92,9 +92,12 @@ def probe(
     steps: int = 300,
     decay: float = 0.05,
     loss: Callable = losses.cross_entropy,
+    head: Model | None = None,
 ) -> Variables:
-    """Trains a linear head on features computed once: logistic regression with a penalty, on all rows in each step."""
-    net, key = network(backbone=identity(), head=heads.linear(classes)), jax.random.key(0)
+    """Trains a head on features computed once, by default a linear one: logistic regression with a penalty, on all rows
+    in each step.
+    """
+    net, key = network(backbone=identity(), head=heads.linear(classes) if head is None else head), jax.random.key(0)
     tx = optax.chain(optax.add_decayed_weights(decay), optax.adam(optim.warmup_cosine(1e-2, steps)))
     step = make_step(finetune(net, loss), tx)
     start = step.init(net.init(key, x[:1]), key)
