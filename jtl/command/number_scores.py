@@ -41,8 +41,9 @@ class NumberScores:
     @property
     def r2(self) -> float | None:
         """The coefficient of determination, `1 − Σ (y − ŷ)² / Σ (y − ȳ)²`; None if all labels are equal."""
-        spread = float(((self.labels - self.labels.mean()) ** 2).sum())
-        return 1 - float((self.errors**2).sum()) / spread if spread > 0 else None
+        if np.ptp(self.labels) == 0:  # their mean may be rounded
+            return None
+        return 1 - float((self.errors**2).sum()) / float(((self.labels - self.labels.mean()) ** 2).sum())
 
     @property
     def pearson(self) -> float | None:

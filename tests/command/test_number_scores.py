@@ -40,6 +40,8 @@ def test_the_largest_errors_come_first():
 def test_what_does_not_exist_is_none_and_no_nan():
     found = scored_numbers(np.ones((3, 1)), np.full(3, 2.0), ("stars",), {})
     assert (found.r2, found.spearman, found.pearson, found.baseline) == (None,) * 4
+    tenths = np.full(3, 0.1)  # whose mean is not 0.1
+    assert scored_numbers(tenths[:, None] + 1, tenths, ("stars",), {}).r2 is None
     assert "NaN" not in json.dumps(found.numbers(), allow_nan=False)
     assert found.told == "RMSE 1 in the unit of 'stars', of 3"
     assert "R²: -" in found.lines()
