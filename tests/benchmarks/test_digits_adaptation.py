@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import numpy as np
 
 from benchmarks import digits_adaptation
@@ -37,4 +36,3 @@ def test_a_short_run_writes_its_rows(real_data, monkeypatch, tmp_path):
     assert found["setting"]["sides"] == [28, 32]
     assert [row["method"] for row in found["rows"]] == ["source", "mcc"]
     assert all(len(row["looks"]) == 5 for row in found["rows"])
-    jax.clear_caches()

@@ -69,4 +69,3 @@ def test_a_short_run_writes_its_rows(tmp_path, monkeypatch):
     assert [look["step"] for look in found["rows"][0]["looks"]] == [1, 2, 3, 4, 5]
     assert [look["step"] for look in found["rows"][1]["looks"]] == [2, 4, 6, 8, 10]  # the larger domain's epochs
     assert len(path.with_suffix(".partial.jsonl").read_text().splitlines()) == 2
-    jax.clear_caches()
