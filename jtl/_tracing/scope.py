@@ -14,6 +14,9 @@ _QUIET: ContextVar[bool] = ContextVar("quiet", default=False)
 _NOTES: ContextVar[set[str] | None] = ContextVar("notes", default=None)
 _FULL: ContextVar[Mapping[int, tuple[Any, Any]]] = ContextVar("full", default=MappingProxyType({}))
 
+OUTPUTS = "outputs "
+"""The beginning of a note that a metric compared labels with outputs; the number of outputs follows."""
+
 
 def path() -> tuple[str, ...]:
     """The names of the parts that are being called, the outermost first."""
@@ -97,6 +100,12 @@ def note(what: str) -> None:
     notes = _NOTES.get()
     if notes is not None:
         notes.add(what)
+
+
+def outputs_of(notes: set[str]) -> int | None:
+    """The number of outputs that metrics compared labels with, by their notes; None if there is not exactly one."""
+    found = [int(note.removeprefix(OUTPUTS)) for note in notes if note.startswith(OUTPUTS)]
+    return found[0] if len(found) == 1 else None
 
 
 def rounded(full: Any, low: Any) -> AbstractContextManager[None]:

@@ -2,6 +2,7 @@
 
 import operator
 import unicodedata
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -100,6 +101,35 @@ def matched(data: Any, classes: Sequence[str] | None, told: str) -> Any:
             f"{told} has the class {unknown[0]!r}, which the network lacks: its classes are {list(classes)}"
         )
     return Relabelled(data, tuple(classes), np.array([list(classes).index(name) for name in theirs], np.int32))
+
+
+def counted_classes(data: Any, outputs: int | None) -> None:
+    """Refuses more classes than the network has outputs, and warns of fewer.
+
+    Labels of folders follow their sorted names. If a network does not know its classes by these names, label i is
+    compared with output i, and with a folder missing or added that is another class. Fewer classes may be right: those
+    of the training data, for a head with outputs to spare. So are names that are the numbers of their labels.
+
+    Args:
+      data: a data set; without class names nothing is checked.
+      outputs: the number of outputs that labels are compared with; None if it is not known.
+
+    Raises:
+      ValueError: naming both numbers.
+    """
+    names = getattr(data, "classes", None)
+    if outputs is None or names is None or len(names) == outputs:
+        return
+    some = list(names) if len(names) <= 20 else [*names[:20], "..."]
+    told = f"the data have {len(names)} classes, {some}, and the network has {outputs} outputs"
+    right = f"read the data with classes=, the names of all {outputs} outputs in their order"
+    if len(names) > outputs:
+        raise ValueError(f"{told}: labels from {outputs} on, such as that of {names[outputs]!r}, have none; {right}")
+    if any(name != str(label) for label, name in enumerate(names)):
+        warnings.warn(
+            f"{told}: label 0, {names[0]!r}, is compared with output 0, and so on; if that is another class, {right}",
+            stacklevel=2,
+        )
 
 
 @dataclass(frozen=True)

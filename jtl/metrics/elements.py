@@ -5,11 +5,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from jtl._tracing import scope
 from jtl.metrics.accumulate import element_weights
 
 
 def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Array]:
-    """Logits [..., classes] and the integer labels [...] of their elements.
+    """Logits [..., classes] and the integer labels [...] of their elements; notes how many outputs labels stand for.
 
     Raises:
       ValueError: for labels of another shape or that are not integers, or outputs with another number of classes.
@@ -30,6 +31,7 @@ def judged(outputs: Any, y: Any, classes: int | None = None) -> tuple[Array, Arr
         raise ValueError(f"labels y are {y.dtype}: numbers of classes must be integers, as y.astype(int)")
     if classes is not None and logits.shape[-1] != classes:
         raise ValueError(f"outputs of shape {logits.shape}: this metric is of {classes} classes")
+    scope.note(f"{scope.OUTPUTS}{logits.shape[-1]}")
     return logits, y
 
 

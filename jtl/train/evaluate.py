@@ -12,7 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jtl import rng
 from jtl._tracing import scope
-from jtl.data.pipeline import matched
+from jtl.data.pipeline import counted_classes, matched
 from jtl.metrics import accumulate
 from jtl.model import Variables
 from jtl.objective import Objective, as_objective
@@ -205,7 +205,9 @@ def passes(run: Callable) -> Callable[..., Iterator[tuple[Any, Any]]]:
         with closing(feed(data, range(len(data)), mesh, fixed=False)) as batches:
             for batch in batches:
                 found, index = compiled[mesh](variables, batch, key, index)
-                if pending is not None:
+                if pending is None:
+                    counted_classes(data, scope.outputs_of(notes))
+                else:
                     yield _read(*pending, "normalise" in notes), pending[1]
                 pending = (found, batch)
                 seen += sum(rows(batch).values())

@@ -62,6 +62,29 @@ def test_labels_to_ignore_and_data_without_names_stay():
     assert matched(data, None, "data") is data
 
 
+@pytest.mark.parametrize("names", [None, tuple("vwxyz")])
+def test_fewer_or_more_classes_than_outputs_without_their_names_are_told(names):
+    """The accuracy was 0 in silence: folder 0 of two is not output 0 of five."""
+    net, variables = always_eel()
+    net, x = net._replace(classes=names), np.zeros((2, 48), np.float32)
+    run = jtl.train.evaluator(jtl.evaluation(net))
+
+    def judged(y, classes):
+        data = jtl.data.arrays(x, np.array(y), batch_size=2, shuffle=False, classes=classes)
+        return run(variables, data)["accuracy"]
+
+    with pytest.warns(UserWarning, match=r"2 classes, \['cat', 'eel'\].* 5 outputs: label 0, 'cat'.*classes=.* all 5"):
+        assert judged([0, 1], ("cat", "eel")) == 0
+    with pytest.raises(
+        ValueError, match=r"have 6 classes.* 5 outputs: labels from 5 on, such as that of 'emu'.*classes="
+    ):
+        judged([0, 5], (*NAMES, "emu"))
+    assert judged([0, 4], NAMES) == 0.5
+    assert judged([0, 3], 4) == 0  # named by their labels
+    with pytest.raises(ValueError, match=r"6 classes.* 5 outputs"):
+        jtl.collect(jtl.evaluation(net), variables, jtl.data.arrays(x, np.array([0, 1]), batch_size=2, classes=6))
+
+
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_class_names_are_the_same_on_every_system(tmp_path, form):
     """`école` is before `zèbre` in one spelling and behind `ezz` in the other."""
