@@ -29,7 +29,7 @@ def test_an_image_without_objects_has_no_box_term_and_finite_gradients():
         return found["class"].sum() + found["box"].sum()
 
     output = {"classes": jnp.zeros((1, 2, 2, 3)), "boxes": jnp.zeros((1, 2, 2, 4))}
-    value, grad = jax.value_and_grad(loss)(output)
+    value, grad = jax.jit(jax.value_and_grad(loss))(output)
     np.testing.assert_allclose(value, 12 * 0.75 * 0.25 * np.log(2), rtol=1e-5)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(grad))
     np.testing.assert_array_equal(grad["boxes"], 0)
@@ -39,10 +39,11 @@ def test_a_class_that_is_none_is_nan():
     """It counted as background, in silence; class -1 is padding."""
     output = {"classes": jnp.zeros((3, 4, 4, 2)), "boxes": jnp.zeros((3, 4, 4, 4))}
     box = np.full((3, 1, 4), [4.0, 4.0, 28.0, 28.0])
-    found = tasks.detection_loss(output, {"boxes": box, "classes": np.array([[1], [2], [-1]])}, 8)
+    run = jax.jit(lambda *y: tasks.detection_loss(output, dict(zip(("boxes", "classes"), y, strict=True)), 8))
+    found = run(box, np.array([[1], [2], [-1]]))
     assert all(np.isnan(value).tolist() == [False, True, False] for value in found.values())
     box[0, 0, 2] = np.nan
-    found = tasks.detection_loss(output, {"boxes": box, "classes": np.array([[1], [0], [-1]])}, 8)
+    found = run(box, np.array([[1], [0], [-1]]))
     assert all(np.isnan(value).tolist() == [True, False, False] for value in found.values())
 
 
