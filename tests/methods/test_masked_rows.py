@@ -22,7 +22,7 @@ def gradient(objective, variables, rows):
     def loss(params):
         return total(as_terms(objective(params, variables.stats, rows, KEY, 0)[0]))
 
-    return jax.value_and_grad(loss)(variables.params)
+    return jax.jit(jax.value_and_grad(loss))(variables.params)
 
 
 def close(a, b):

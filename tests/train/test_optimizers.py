@@ -50,7 +50,7 @@ def test_lbfgs_is_the_loop_written_by_hand_and_reaches_the_minimum(search, key):
 
     @jax.jit
     def by_hand(params, opt):
-        value, grad = jax.value_and_grad(plain)(params)
+        value, grad = jax.jit(jax.value_and_grad(plain))(params)
         updates, opt = tx.update(grad, opt, params, value=value, grad=grad, value_fn=plain)
         return optax.apply_updates(params, updates), opt, value
 
@@ -104,7 +104,7 @@ def two_passes(objective, variables, rows, dtype=None, limit=None):
         return value.value, aux.stats
 
     def gradient(params):
-        g, stats = jax.grad(loss, has_aux=True)(params, variables.stats)
+        g, stats = jax.jit(jax.grad(loss, has_aux=True))(params, variables.stats)
         factor = 1.0 if limit is None else jnp.minimum(1.0, limit / norm(g))
         return jax.tree.map(lambda a: a * factor, g), stats
 

@@ -45,7 +45,7 @@ def test_both_turns_are_the_formula_row_by_row(key):
     for objective, expected in zip(turns, (first, second), strict=True):
         terms, _ = objective(moved, start.stats, rows, key, 0)
         np.testing.assert_allclose(total(terms), expected, rtol=1e-5)
-    g = jax.grad(lambda p: total(turns[0](p, start.stats, rows, key, 0)[0]))(moved)
+    g = jax.jit(jax.grad(lambda p: total(turns[0](p, start.stats, rows, key, 0)[0])))(moved)
     assert max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(g["backbone"])) == 0, "the critic's turn"
 
 

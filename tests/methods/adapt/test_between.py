@@ -97,7 +97,7 @@ def test_rows_of_joined_views_that_are_masked_reach_no_gradient(setup):
     objective = adapt(net, alignments=[between(coral(), source=("source", "second"))], metrics={})
 
     def slope(rows):
-        return jax.grad(lambda p: objective(p, {}, rows, jax.random.key(0), 0)[0]["coral"].value)(start.params)
+        return jax.jit(jax.grad(lambda p: objective(p, {}, rows, jax.random.key(0), 0)[0]["coral"].value))(start.params)
 
     wrong = np.where(ROWS["source"]["mask"][:, None], ROWS["source"]["x"], jnp.nan)
     for a, b in zip(

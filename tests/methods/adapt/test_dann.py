@@ -31,7 +31,7 @@ def gradients(objective, variables, rows, key, step=0):
         value, aux = objective(params, variables.stats, rows, key, step)
         return total(value), aux
 
-    return jax.grad(loss, has_aux=True)(variables.params)
+    return jax.jit(jax.grad(loss, has_aux=True))(variables.params)
 
 
 @pytest.mark.parametrize("p", [0.0, 0.1, 0.25, 0.5, 1.0])

@@ -23,7 +23,7 @@ def domains(masked=True):
 
 
 def slopes(objective, variables, rows, key):
-    return jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
+    return jax.jit(jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0])))(variables.params)
 
 
 def softmax(z):
@@ -77,7 +77,7 @@ def test_the_gradient_is_that_of_finite_differences_and_finite_where_heads_agree
     with jax.enable_x64():
         draw = np.random.default_rng(0)
         z, other = (jnp.asarray(draw.normal(size=(2, 3))) for _ in range(2))
-        found = jax.grad(lambda z: discrepancy(z, other).sum())(z)
+        found = jax.jit(jax.grad(lambda z: discrepancy(z, other).sum()))(z)
         for i, j in np.ndindex(2, 3):
             nudge = jnp.zeros((2, 3)).at[i, j].set(1e-6)
             up, down = (discrepancy(z + e * nudge, other).sum() for e in (1, -1))

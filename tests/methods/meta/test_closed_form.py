@@ -102,7 +102,7 @@ def test_the_support_vector_machine_is_liblinears(case, key):
         cost, there = jnp.asarray(0.1 * weights), jnp.ones(WAY, bool)
         cubes = jax.jit(lambda z: (support_vectors(z, jax.nn.one_hot(y, WAY, dtype=z.dtype), cost, there) ** 3).sum())
         way = 1e-5 * np.random.default_rng(1).normal(size=z.shape)
-        slope = (jax.grad(cubes)(jnp.asarray(z)) * way).sum()
+        slope = (jax.jit(jax.grad(cubes))(jnp.asarray(z)) * way).sum()
         np.testing.assert_allclose(slope, (cubes(z + way) - cubes(z - way)) / 2, rtol=1e-5)
 
 
@@ -206,7 +206,7 @@ def test_masked_rows_are_as_if_absent(key, name):
 
     @jax.jit
     def run(rows):
-        return jax.value_and_grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+        return jax.jit(jax.value_and_grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
     (a, ga), (b, gb) = run(cut), run({**rows, "support": padded})
     np.testing.assert_allclose(a, b, rtol=1e-5)
@@ -276,7 +276,7 @@ def test_protomaml_is_gradient_steps_from_the_prototypes(key):
     found, _ = adapt(params, stats, support, key)
     fast, _ = prototypes(net)(variables.params, {}, support, key)
     for _ in range(2):
-        g = jax.grad(lambda p: total(inner(p, {}, support, key, 0)[0]))(fast)
+        g = jax.jit(jax.grad(lambda p: total(inner(p, {}, support, key, 0)[0])))(fast)
         fast = jax.tree.map(lambda p, g: p - 0.1 * g, fast, g)
     assert largest_difference(found, fast) < 1e-5
     loss = jax.jit(jax.grad(lambda p: total(meta(adapt, inner)(p, {}, rows, key, 0)[0])))(params)

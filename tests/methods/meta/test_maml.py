@@ -99,7 +99,7 @@ def test_learned_rates_have_their_gradient_by_differences(key):
         def f(params):
             return total(objective(params, {}, rows, key, 0)[0])
 
-        grads, h = jax.grad(f)(variables.params), 1e-6
+        grads, h = jax.jit(jax.grad(f))(variables.params), 1e-6
         for i in range(4):
             for path in (("w",), ("rule", "w")):
 
@@ -131,7 +131,7 @@ def test_optax_sgd_is_the_fixed_rate_and_adam_starts_afresh(key):
     tx, params = optax.adam(0.01), variables.params
     opt = tx.init(params)
     for _ in range(3):
-        g = jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0]))(params)
+        g = jax.jit(jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0])))(params)
         updates, opt = tx.update(g, opt, params)
         params = optax.apply_updates(params, updates)
     assert largest_difference(fast, params) < 1e-6
@@ -146,7 +146,7 @@ def test_what_is_not_adapted_stays_in_the_inner_loop_and_learns_in_the_outer(key
     jax.tree.map(np.testing.assert_array_equal, fast["backbone"], variables.params["backbone"])
     assert largest_difference(fast["head"], variables.params["head"]) > 1e-3
     objective = maml(finetune(net), update_rules.fixed_rate(0.5), steps=2, adapted=only_head)
-    grads = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
+    grads = jax.jit(jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0])))(variables.params)
     assert all(float(jnp.abs(g).max()) > 0 for g in jax.tree.leaves(grads["backbone"]))
 
 
@@ -352,7 +352,7 @@ def test_a_rate_of_zero_gives_the_plain_gradient(key):
         rule = update_rules.learned_rate(0.0)
         objective = maml(quadratic, rule, steps=3)
         variables = objective.init(key, rows, model.Variables({"w": jnp.asarray(theta)}, {}))
-        found = jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0]))(variables.params)
+        found = jax.jit(jax.grad(lambda p: total(objective(p, {}, rows, key, 0)[0])))(variables.params)
         halves = [jax.tree.map(np.asarray, rows[half]) for half in ("support", "query")]
         inner, outer = (np.einsum("tij,tj->ti", half["A"], theta - half["b"]) for half in halves)
         np.testing.assert_allclose(found["w"], outer.mean(0), rtol=1e-13)

@@ -36,7 +36,7 @@ def test_the_loss_is_the_weighted_one_after_each_step(key):
         def f(w):
             return total(objective({"w": w}, {}, jax.tree.map(jnp.asarray, rows), key, 1)[0])
 
-        value, slope = jax.value_and_grad(f)(jnp.asarray(theta))
+        value, slope = jax.jit(jax.value_and_grad(f))(jnp.asarray(theta))
         expected, gradient = 0.0, 0.0
         for t in range(3):
             (a, b), (c, d) = ([rows[half][n][t] for n in ("A", "b")] for half in ("support", "query"))
@@ -109,14 +109,14 @@ def test_normalisation_has_a_scale_for_each_step(key):
     fast = start_of(params)
     for scale in (0.5, 2.0):
         fast["backbone"]["norm"]["scale"] = jnp.full(8, scale)
-        g = jax.grad(lambda p: total(inner(p, stats, support, key, 0)[0]))(fast)
+        g = jax.jit(jax.grad(lambda p: total(inner(p, stats, support, key, 0)[0])))(fast)
         kept = fast["backbone"]["norm"]
         fast = jax.tree.map(lambda p, g: p - 0.1 * g, fast, g)
         fast["backbone"]["norm"] = kept
     found, _ = adapt(params, stats, support, key)
     for path, leaf in flatten(fast).items():
         np.testing.assert_allclose(flatten(found)[path], leaf, rtol=1e-5, atol=1e-6)
-    grads = jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)["per_step"]
+    grads = jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)["per_step"]
     assert all(float(jnp.abs(row).max()) > 0 for leaf in jax.tree.leaves(grads) for row in leaf)
 
 

@@ -35,7 +35,9 @@ def test_its_gradient_is_the_way_back_and_of_one_step_the_rate_times_the_gradien
         for steps in (1, 3):
             objective = reptile(adapt_to(quadratic, fixed_rate(0.1), steps=steps))
             loss, aux = objective({"w": jnp.asarray(theta)}, {}, support, key, 0)
-            found = jax.grad(lambda w, o=objective: total(o({"w": w}, {}, support, key, 0)[0]))(jnp.asarray(theta))
+            found = jax.jit(jax.grad(lambda w, o=objective: total(o({"w": w}, {}, support, key, 0)[0])))(
+                jnp.asarray(theta)
+            )
             a, b = rows["support"]["A"], rows["support"]["b"]
             if steps == 1:
                 expected = 0.1 * np.einsum("tij,tj->ti", a, theta - b)
@@ -48,7 +50,7 @@ def test_its_gradient_is_the_way_back_and_of_one_step_the_rate_times_the_gradien
             np.testing.assert_allclose(aux.metrics["distance"].value, lengths.mean(), rtol=1e-13)
         learned = reptile(adapt_to(quadratic, learned_rate(0.1), steps=3))
         params = learned.init(key, support, Variables({"w": jnp.asarray(theta)}, {})).params
-        slopes = jax.grad(lambda p: total(learned(p, {}, support, key, 0)[0]))(params)
+        slopes = jax.jit(jax.grad(lambda p: total(learned(p, {}, support, key, 0)[0])))(params)
         np.testing.assert_allclose(slopes["w"], expected.mean(0), rtol=1e-6)  # the rate is of 32 bits
         assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(slopes["rule"]))
 
@@ -80,7 +82,7 @@ def test_the_inner_optimizer_goes_on_from_task_to_task(key):
 
     @jax.jit
     def inner(params, opt, support):
-        grads = jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0]))(params)
+        grads = jax.jit(jax.grad(lambda p: total(finetune(net)(p, {}, support, key, 0)[0])))(params)
         updates, opt = ADAM.update(grads, opt, params)
         return optax.apply_updates(params, updates), opt
 

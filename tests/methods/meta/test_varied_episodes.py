@@ -74,7 +74,7 @@ def test_gradient_steps_see_the_rows_that_are_there_alone(key, data):
     params, stats = objective.init(key, data[0])
 
     def slope(rows):
-        return jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+        return jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
     each = []
     for t in range(2):
@@ -108,7 +108,7 @@ def test_texts_of_episodes_are_those_of_each_episode_alone(key):
     params, stats = objective.init(key, rows)
 
     def slope(rows):
-        return jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0]))(params)
+        return jax.jit(jax.grad(lambda p: total(objective(p, stats, rows, key, 0)[0])))(params)
 
     counts = np.asarray(rows["support"]["mask"]).sum(1)
     t = int(counts.argmin())
