@@ -174,8 +174,8 @@ def main(given: list[str] | None = None) -> None:
                 run = jtl.finetune_files(data, weights, place / f"run{seed}", say=lambda line: None, **options)
                 row["seconds"].append(round(time.perf_counter() - wall, 1))
                 row["cpu"].append(round(time.process_time() - cpu, 1))
-                row["test"].append(100 * run.test.accuracy)
-                row["validation"].append(100 * run.validation.accuracy)
+                row["test"].append(100 * run.test.numbers()["accuracy"])
+                row["validation"].append(100 * run.validation.numbers()["accuracy"])
                 row["kept"].append(json.loads((run.folder / "run.json").read_text())["chosen"])
                 print(f"{case.name}, seed {seed}: {row['test'][-1]:.1f} % in {row['seconds'][-1]:.0f} s", flush=True)
                 results = {"benchmark": "command", "environment": where, "rows": list(rows.values())}

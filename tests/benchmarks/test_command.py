@@ -29,7 +29,8 @@ def test_a_row_has_each_seed_and_keeps_the_other_rows(monkeypatch, tmp_path):
 
     def finetune_files(data, weights, out, *, say, **settings):
         asked.append((data, weights, settings))
-        scores = SimpleNamespace(accuracy=0.25 * len(asked))
+        count = len(asked)
+        scores = SimpleNamespace(numbers=lambda: {"accuracy": 0.25 * count})
         return SimpleNamespace(test=scores, validation=scores, folder=run)
 
     monkeypatch.setattr(command.jtl, "finetune_files", finetune_files)
