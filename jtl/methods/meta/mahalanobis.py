@@ -18,9 +18,11 @@ def mahalanobis(*, strength: float = 1.0, reads: Reads = "pooled") -> Model:
     """The classifier of Simple CNAPS: logits `−(z − μ_k)ᵀ Q_k⁻¹ (z − μ_k)`, `Q_k = λ_k Σ_k + (1 − λ_k) Σ + β I`.
 
     μ_k and Σ_k are the mean and the covariance of the support of class k, of n_k examples, Σ the covariance of all
-    support, and `λ_k = n_k / (n_k + 1)`. Covariances divide by n − 1, and that of one example is 0. With weights of
-    rows, n is their sum. The paper's logits have a factor ½, which the authors' code lacks, as this does. Use it with
-    `memorise`; it has no parameters. A class without support gets probability 0.
+    support, and `λ_k = n_k / (n_k + 1)`. Covariances divide by n − 1, and that of one example is 0; the authors' code
+    has the variance over its features in every entry instead. With weights of rows, n is their sum, so weights count
+    examples: fractions that add up to little more than 1 make a covariance too large. The paper's logits have a factor
+    ½, which the authors' code lacks, as this does. Use it with `memorise`; it has no parameters. A class without
+    support gets probability 0.
 
     Args:
       strength: β > 0.

@@ -19,13 +19,14 @@ def svm(net: Model, *, cost: float = 0.1, scale: float = 1.0, steps: int = STEPS
     `W = argmin ½ ‖W‖² + C Σ_i w_i max_k (1 − [k = y_i] + w_k·z_i − w_{y_i}·z_i)`, w_i the weight of a row. α is learned
     by the outer loop, through its logarithm. The gradient by the features is that of the solution; it has no second
     derivative. A class without support has the bias −∞ and thus probability 0. The authors' code adds 1 to the diagonal
-    of the dual problem's matrix, for its solver; this one does not need it.
+    of the dual problem's matrix, for its solver, which shrinks W where features are short; this one does not need it.
 
     Args:
       net: `jtl.network(backbone=..., head=jtl.heads.linear(way))`; its head becomes `α W`, with the bias 0.
       cost: C; positive.
       scale: initial value of α; positive.
-      steps: number of steps of the solver; many more examples than features may take more.
+      steps: number of steps of the solver. It does not say whether they were enough: with more examples than features,
+        raise it until the accuracy stays the same.
       train: as in `prototypes`.
 
     Returns:
