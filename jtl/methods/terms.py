@@ -182,6 +182,18 @@ def weighed(view: View, count: int) -> Array:
     return jnp.ones(count, bool) if weights is None else weights > 0
 
 
+def in_turn(kept: Array, count: int) -> Array:
+    """The indices of `count` rows: those that count, in their order, which start over if they are fewer.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from jtl.methods.terms import in_turn
+      >>> in_turn(jnp.array([False, True, True]), 5).tolist()
+      [1, 2, 1, 2, 1]
+    """
+    return jnp.argsort(~kept, stable=True)[jnp.arange(count) % jnp.maximum(kept.sum(), 1)]
+
+
 def clean(f: Any, mask: Any = None) -> tuple[Array, Array]:
     """The rows in at least float32, with zeros in masked rows, and which rows count, bool [batch].
 

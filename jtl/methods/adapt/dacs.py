@@ -14,7 +14,7 @@ from jtl.data.mixing import class_mix
 from jtl.methods.adapt.dann import DOMAINS
 from jtl.methods.adapt.own_norms import refuse_own
 from jtl.methods.adapt.teachers import averaged
-from jtl.methods.terms import checked, clean, map_logits, view_of, weighted
+from jtl.methods.terms import checked, clean, in_turn, map_logits, view_of, weighted
 from jtl.methods.views import View, Views
 from jtl.metrics.accumulate import element_weights, mean
 from jtl.model import Model, Variables
@@ -98,9 +98,7 @@ def dacs(
         below = ops.without_masked(jnp.asarray(target.x), target.mask)
         said, _ = clean(teacher.predict(params, stats, below, rng.stream(draw, "teacher")), target.mask)
         labels, share = pseudo_map(resized(said, size), threshold)
-        # The rows of the source that count, in their order: a stable sort.
-        counts = ops.kept(source.mask, len(y))
-        first = jnp.argsort(~counts)[jnp.arange(len(below)) % jnp.maximum(counts.sum(), 1)]
+        first = in_turn(ops.kept(source.mask, len(y)), len(below))
         above, y, weights = (jnp.take(a, first, axis=0) for a in (jnp.asarray(source.x), y, weights))
         x, y, pasted = class_mix(rng.stream(draw, "mix"), above, y, below, labels, z.shape[-1], weights=weights)
         x = x if augment is None else augment(rng.stream(draw, "augment"), x)

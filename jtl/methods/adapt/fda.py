@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from jtl.checked import within
-from jtl.methods.terms import clean
+from jtl.methods.terms import clean, in_turn
 from jtl.methods.views import needs
 from jtl.objective import Objective, on
 from jtl.typing import Batch, Key
@@ -60,8 +60,7 @@ def fda(objective: Objective | Callable, beta: float, *, source: str = "source",
         old, styles = batch[source].get("x"), batch[target].get("x")
         _check(old, styles, (source, target))
         styles, kept = clean(styles, batch[target].get("mask"))
-        first = jnp.argsort(~kept)  # a stable sort: the rows that count, in their order
-        styles = jnp.take(styles, first[jnp.arange(len(old)) % jnp.maximum(kept.sum(), 1)], axis=0)
+        styles = jnp.take(styles, in_turn(kept, len(old)), axis=0)
         x = jnp.where(kept.any(), fda_images(old, styles, beta), old)
         return {**batch, source: {**batch[source], "x": x}}
 

@@ -1,6 +1,6 @@
 """The inner loop of meta-learning: gradient steps on a task's support set, by an update rule."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import chex
@@ -186,6 +186,18 @@ def adapt_to(
         return Variables({**rest, **own}, stats)
 
     return Adapt(run, init, each if steps else None)
+
+
+def with_numbers(make: Callable[..., Variables], numbers: Mapping[str, float]) -> Callable[..., Variables]:
+    """The `init` of an `Adapt` whose rule is numbers that the outer loop learns, float32, unless they are given."""
+
+    def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
+        made = make(key, support, given)
+        if RULE in made.params:
+            return made
+        return Variables({**made.params, RULE: {n: jnp.float32(a) for n, a in numbers.items()}}, made.stats)
+
+    return init
 
 
 def begun(given: Params) -> Params:

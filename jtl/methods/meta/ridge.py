@@ -1,5 +1,6 @@
 """Ridge regression as the head of a task, in a closed form that is differentiated through."""
 
+import math
 from typing import Any
 
 import jax
@@ -7,10 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jtl.methods.meta import checked
-from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
+from jtl.methods.meta.inner_loop import RULE, Adapt, start_of, with_numbers
 from jtl.methods.meta.prototypes import head_of, linear_layer, present, read_support
-from jtl.model import Model, Variables
-from jtl.objective import NONE, init_of
+from jtl.model import Model
+from jtl.objective import init_of
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -41,7 +42,7 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
     Bertinetto et al., Meta-learning with Differentiable Closed-form Solvers, 2018, arXiv 1805.08136.
     """
     checked.positive(strength=strength, scale=scale)
-    head, make = head_of(net), init_of(net)
+    head = head_of(net)
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
         del step
@@ -56,14 +57,8 @@ def ridge(net: Model, *, strength: float = 1.0, scale: float = 1.0, train: bool 
         bias = jnp.where(present(member), phi["bias"], -jnp.inf).astype(bias.dtype)
         return {**params, head: {"out": {"kernel": w.astype(kernel.dtype), "bias": bias}}}, stats
 
-    def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
-        made = make(key, support, given)
-        if RULE in made.params:
-            return made
-        phi = {"log_strength": jnp.log(strength), "log_scale": jnp.log(scale), "bias": jnp.zeros(())}
-        return Variables({**made.params, RULE: jax.tree.map(jnp.float32, phi)}, made.stats)
-
-    return Adapt(run, init)
+    numbers = {"log_strength": math.log(strength), "log_scale": math.log(scale), "bias": 0.0}
+    return Adapt(run, with_numbers(init_of(net), numbers))
 
 
 def solution(

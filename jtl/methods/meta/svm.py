@@ -1,15 +1,16 @@
 """MetaOptNet: a multi-class support vector machine as the head of a task, differentiated by its optimality."""
 
+import math
 from typing import Any
 
 import jax.numpy as jnp
 
 from jtl.methods.meta import checked
-from jtl.methods.meta.inner_loop import RULE, Adapt, start_of
+from jtl.methods.meta.inner_loop import RULE, Adapt, start_of, with_numbers
 from jtl.methods.meta.prototypes import head_of, linear_layer, present, read_support
 from jtl.methods.meta.support_vectors import STEPS, support_vectors
-from jtl.model import Model, Variables
-from jtl.objective import NONE, init_of
+from jtl.model import Model
+from jtl.objective import init_of
 from jtl.typing import Batch, Key, Params, Stats
 
 
@@ -45,7 +46,7 @@ def svm(net: Model, *, cost: float = 0.1, scale: float = 1.0, steps: int = STEPS
     """
     checked.positive(cost=cost, scale=scale)
     checked.whole(1, steps=steps)
-    head, make = head_of(net), init_of(net)
+    head = head_of(net)
 
     def run(params: Params, stats: Stats, support: Batch, key: Key, step: Any) -> tuple[Params, Stats]:
         del step
@@ -59,10 +60,4 @@ def svm(net: Model, *, cost: float = 0.1, scale: float = 1.0, steps: int = STEPS
         bias = jnp.where(there, 0, -jnp.inf).astype(bias.dtype)
         return {**params, head: {"out": {"kernel": w.astype(kernel.dtype), "bias": bias}}}, stats
 
-    def init(key: Key, support: Batch, given: Variables = NONE) -> Variables:
-        made = make(key, support, given)
-        if RULE in made.params:
-            return made
-        return Variables({**made.params, RULE: {"log_scale": jnp.float32(jnp.log(scale))}}, made.stats)
-
-    return Adapt(run, init)
+    return Adapt(run, with_numbers(init_of(net), {"log_scale": math.log(scale)}))
